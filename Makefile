@@ -1,0 +1,42 @@
+# Everything sets itself up: a virtual environment in .venv, renewed when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run demo test test-clients check format bench clean
+
+run: $(READY)            ## start the proxy with config/config.yaml on :8080
+	$(BIN)/weir serve
+
+demo: $(READY)           ## a demo upstream, the proxy, a few live calls
+	$(BIN)/weir demo
+
+test: $(READY)           ## the test-suite
+	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(READY)   ## LangChain, Node and the openai package's own test-suite through Weir (installs them)
+	$(BIN)/python -m pytest -m heavy tests/integration --timeout 1800 $(ARGS)
+
+check: $(READY)          ## format, lint, types, and the config that ships
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/weir check config/config.yaml
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)          ## Weir beside nginx, in one run
+	$(BIN)/python -m tests.bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Weir needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
