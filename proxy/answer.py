@@ -1,0 +1,254 @@
+"""What a stream of events says about its answer: first token, end, error, usage.
+
+No two servers end a stream alike, and a connection that closes in order proves nothing. So an answer is whole only
+when its dialect's own terminal came: `[DONE]`, a finish_reason for every choice, TGI's generated_text, or one of the
+event types below. A stream of no known dialect has none of them and is taken at the transport's word.
+
+Nearly all events of a stream differ only in their text. Once one chunk was read, another that is the same but for what
+says nothing here is not parsed: same bytes up to where the chunk's own part begins, then, to the end of that line and
+event, the same telling keys with the same values in the same order. Quotes inside JSON strings are escaped, so text
+cannot hide a key; text that looks like one costs a parse. (Chunks that are broken elsewhere thus go uncounted.)
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import orjson
+
+from proxy.sse import Event
+from proxy.usage import Usage, UsageReader
+
+_TERMINALS = frozenset(
+    {
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+        "speech.audio.done",
+        "transcript.text.done",
+        "image_generation.completed",
+        "image_edit.completed",
+        "message_stop",
+        "done",  # ends the streams of OpenAI's threads
+    }
+)
+_DIALECTS = (
+    "response.",
+    "speech.audio.",
+    "transcript.text.",
+    "image_generation.",
+    "image_edit.",
+    "message_start",
+    "content_block_",
+    "thread.",
+)
+_DELTAS = ("delta", ".partial_image")
+_CONTENT = ("content", "reasoning", "reasoning_content", "tool_calls", "function_call", "refusal", "audio")
+
+_OPENING = re.compile(rb'"(?:choices":\[\{|type":"response\.[a-z_.]+\.delta",)')
+_TELLING = re.compile(rb'"(?:error|finish_reason|index|type)"[^,}]*')
+_TELLING_WITH_USAGE = re.compile(rb'"(?:error|finish_reason|index|timings|type|usage)"[^,}]*')
+_LESSONS = 8  # chunks learnt in vain, one after the other, before a stream is taken for one that cannot be
+
+
+class InBandError(NamedTuple):
+    """An error that came with a 200. `type` and `code` are the upstream's words, None where it gave none."""
+
+    message: str
+    type: str | None = None
+    code: str | int | None = None
+
+
+class Answer:
+    """What a stream has said so far; `see` takes every event in order and never raises."""
+
+    __slots__ = (
+        "_ended",
+        "_expected",
+        "_finished",
+        "_known",
+        "_lessons",
+        "_opening",
+        "_telling",
+        "_told",
+        "_usage",
+        "error",
+        "parse_errors",
+        "started",
+    )
+
+    def __init__(self, *, expected: bool, reads_usage: bool = False) -> None:
+        """`expected`: the endpoint is known to end its streams with a terminal."""
+        self.started = False
+        self.error: InBandError | None = None
+        self.parse_errors = 0
+        self._expected = expected
+        self._known = False
+        self._ended = False
+        self._finished: dict[int, bool] = {}
+        self._usage = UsageReader() if reads_usage else None
+        self._telling = (_TELLING_WITH_USAGE if reads_usage else _TELLING).findall
+        self._lessons = _LESSONS
+        self._opening: bytes | None = None
+        self._told: list[bytes] = []
+
+    def is_whole(self) -> bool:
+        if self._ended or (self._finished and all(self._finished.values())):
+            return True
+        return not (self._expected or self._known or self.error)
+
+    def usage(self) -> Usage | None:
+        return self._usage.total() if self._usage else None
+
+    def see(self, event: Event) -> None:
+        opening = self._opening
+        if opening is not None and event.raw.startswith(opening) and self._is_plain(event.raw, len(opening)):
+            self._lessons = _LESSONS
+        else:
+            self._read(event)
+
+    def _is_plain(self, raw: bytes, start: int) -> bool:
+        return (
+            raw.endswith(b"}\n\n")
+            and raw.find(b"\n", start) == len(raw) - 2
+            and raw.find(b"\r", start) < 0
+            and self._telling(raw, start) == self._told
+        )
+
+    def _read(self, event: Event) -> None:
+        data = event.data
+        if data is None:
+            self._read_dataless(event)
+            return
+        try:
+            value = event.json()
+        except ValueError:
+            value = self._read_text(event, data)
+        if self.error is None and event.raw.find(b"error") >= 0:
+            self.error = in_band_error(value, event.name)
+        if isinstance(value, dict):
+            self._read_object(value, event)
+
+    def _read_dataless(self, event: Event) -> None:
+        if event.oversized:
+            self._note_kind(event.name)
+        elif event.raw.startswith((b"{", b"[")) and b'"error"' in event.raw:  # a server gave up in the middle
+            try:
+                value = orjson.loads(event.raw)
+            except ValueError:
+                return
+            self.error = self.error or in_band_error(value)
+
+    def _read_text(self, event: Event, data: bytes) -> str:
+        if event.is_done:
+            self._ended = True
+        else:
+            self.parse_errors += bool(data.strip())  # bare `data:` is a heartbeat
+            self._note_kind(event.name)
+        return data.decode(errors="replace")
+
+    def _read_object(self, value: dict[str, Any], event: Event) -> None:
+        choices = value.get("choices")
+        if isinstance(choices, list):
+            self._known = True
+            for choice in choices:
+                if isinstance(choice, dict):
+                    self._note_choice(choice)
+        if not choices:
+            self._note_token(value)
+            self._note_kind(value.get("type"))
+            self._note_kind(event.name)
+        if self._usage:
+            self._usage.see(value)
+        if self.started and self._lessons:
+            self._learn(event.raw)
+
+    def _note_choice(self, choice: dict[str, Any]) -> None:
+        index, reason = choice.get("index"), choice.get("finish_reason")
+        if not isinstance(index, int):
+            index = 0
+        if reason and reason != "error":
+            self._finished[index] = True
+        else:
+            self._finished.setdefault(index, False)
+        self.started = self.started or _has_content(choice)
+
+    def _note_token(self, value: dict[str, Any]) -> None:
+        token = value.get("token")
+        if isinstance(token, dict):
+            self._known = True
+            self.started = self.started or bool(token.get("text"))
+        if value.get("generated_text") is not None:
+            self._ended = True
+
+    def _note_kind(self, kind: Any) -> None:
+        if not isinstance(kind, str) or not kind:
+            return
+        self._ended = self._ended or kind in _TERMINALS
+        if kind.startswith(_DIALECTS):
+            self._known = True
+            self.started = self.started or kind.endswith(_DELTAS)
+
+    def _learn(self, raw: bytes) -> None:
+        self._lessons -= 1
+        found = _OPENING.search(raw)
+        if found is None:
+            return
+        told = self._telling(raw, found.end())
+        plain = not any(b"{" in part for part in told)  # else a telling value is an object, of which this is the head
+        self._opening, self._told = raw[: found.end()] if plain else None, told
+
+
+def in_band_error(value: Any, name: str = "") -> InBandError | None:
+    """Of an event's JSON (and `event:` name) or of a whole JSON body, in any upstream's shape."""
+    if isinstance(value, list) and len(value) == 1:  # Gemini
+        value = value[0]
+    if not isinstance(value, dict):
+        return _error_of(value or name, {}) if name == "error" else None
+    detail = _detail(value, name)
+    return _error_of(detail, value) if detail else None
+
+
+def _detail(value: dict[str, Any], name: str) -> Any:
+    listed = value.get("choices")
+    choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
+    places = (
+        value.get("error"),
+        *(choice.get("error") for choice in choices),
+        _inner_error(value.get("x_groq")),
+        _inner_error(value.get("response")),
+        (value or name) if "error" in (name, value.get("object"), value.get("type")) else None,
+        'finish_reason "error"' if any(choice.get("finish_reason") == "error" for choice in choices) else None,
+    )
+    return next(filter(None, places), None)
+
+
+def _inner_error(part: Any) -> Any:
+    return part.get("error") if isinstance(part, dict) else None
+
+
+def _error_of(detail: Any, around: dict[str, Any]) -> InBandError:
+    if not isinstance(detail, dict):
+        return InBandError(_text(detail), _word(around, "error_type"), _code(around, "code"))
+    message = detail.get("message") or detail
+    return InBandError(
+        _text(message), _word(detail, "type", "status", "error_type"), _code(detail, "code", "http_status_code")
+    )
+
+
+def _text(message: Any) -> str:
+    return message if isinstance(message, str) else orjson.dumps(message).decode()
+
+
+def _word(obj: dict[str, Any], *names: str) -> str | None:
+    return next((word for name in names if isinstance(word := obj.get(name), str)), None)
+
+
+def _code(obj: dict[str, Any], *names: str) -> str | int | None:
+    return next((code for name in names if type(code := obj.get(name)) in (int, str)), None)
+
+
+def _has_content(choice: dict[str, Any]) -> bool:
+    if choice.get("text"):
+        return True
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(map(delta.get, _CONTENT))
