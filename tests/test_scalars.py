@@ -1,0 +1,163 @@
+import re
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from proxy.scalars import Address, Duration, DurationOrNone, Name, OptionalText, Rate, Size, written
+
+
+def value(kind: Any, text: object) -> Any:
+    return TypeAdapter(kind).validate_python(text)
+
+
+def refusal(kind: Any, text: object) -> str:
+    with pytest.raises(ValidationError) as refused:
+        value(kind, text)
+    return refused.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30.0), ("5m", 300.0), ("1h", 3600.0), ("250ms", 0.25), ("1.5s", 1.5), ("1d", 86400.0), ("0s", 0.0)],
+)
+def test_durations_are_seconds(text, seconds):
+    assert value(Duration, text) == pytest.approx(seconds, abs=1e-12)
+
+
+@pytest.mark.parametrize("text", [30, 1.5, "30", "٣0"])
+def test_a_bare_number_is_no_duration(text):
+    assert refusal(Duration, text) == "{value} has no unit; write it with one, as in 30s (ms, s, m, h or d)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "s",
+        "30 s",
+        "30s ",
+        "30s\n",
+        "-1s",
+        "+1s",
+        "1h30m",
+        "1e3s",
+        ".5s",
+        "5.s",
+        "٣s",
+        "9" * 400 + "s",
+        "none",
+        True,
+        None,
+        [],
+        {},
+    ],
+)
+def test_what_is_no_duration(text):
+    assert refusal(Duration, text) == "{value} is not a duration; write a number and ms, s, m, h or d, as in 30s"
+
+
+def test_none_is_no_duration_at_all():
+    assert [value(DurationOrNone, text) for text in ("none", None, "30s")] == [None, None, 30.0]
+    assert "is not a duration" in refusal(DurationOrNone, "None")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("64MiB", 67_108_864),
+        ("1GB", 10**9),
+        ("512KiB", 524_288),
+        ("100B", 100),
+        ("1GiB", 2**30),
+        ("5KB", 5000),
+        (7, 7),
+        (0, 0),
+    ],
+)
+def test_sizes_are_bytes(text, size):
+    assert value(Size, text) == size
+
+
+@pytest.mark.parametrize("text", ["64mb", "64Mi", "64", "1.5GiB", "-1B", "1 GB", "1GB\n", "", -1, 1.0, True, None, []])
+def test_what_is_no_size(text):
+    assert "{value} is not a size" in refusal(Size, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("600/min", Rate(600, 60)), ("10/s", Rate(10, 1)), ("1000/hour", Rate(1000, 3600)), ("50/day", Rate(50, 86400))],
+)
+def test_rates(text, rate):
+    assert value(Rate, text) == rate == value(Rate, rate)
+
+
+@pytest.mark.parametrize("text", ["600", "600/m", "600 / min", "0/s", "1.5/s", "-1/s", "/s", "1/s\n", 600, True, None])
+def test_what_is_no_rate(text):
+    assert "{value} is not a rate" in refusal(Rate, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("[::1]:8080", Address("::1", 8080)),
+        ("[fe80::1%eth0]:1", Address("fe80::1%eth0", 1)),
+        (":8080", Address("", 8080)),
+        ("localhost:0", Address("localhost", 0)),
+        ("my_host-1.svc:65535", Address("my_host-1.svc", 65535)),
+    ],
+)
+def test_addresses(text, address):
+    assert value(Address, text) == address == value(Address, address)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1",
+        "::1:80",
+        "[::1]",
+        "[]:80",
+        "[1.2.3.4]:80",
+        "h:65536",
+        "h:-1",
+        "h:٣",
+        "h: 80",
+        "a b:80",
+        "h:80\n",
+        "",
+        80,
+        True,
+        None,
+    ],
+)
+def test_what_is_no_address(text):
+    assert "{value} is not an address" in refusal(Address, text)
+
+
+def test_empty_text_is_not_set():
+    assert [value(OptionalText, text) for text in ("", None, " ")] == [None, None, " "]
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a/b", "é", "a\n", "x" * 65])
+def test_what_is_no_name(text):
+    assert "{value} is not a name" in refusal(Name, text)
+
+
+@pytest.mark.parametrize("kind", [Duration, DurationOrNone, Size, Rate, Address])
+def test_the_schema_allows_its_own_examples_and_so_does_the_type(kind):
+    schema = TypeAdapter(kind).json_schema()
+    text = next(part for part in (schema, *schema.get("anyOf", [])) if "pattern" in part)
+    examples = schema.get("examples") or text["examples"]
+    for example in examples:
+        assert re.search(text["pattern"], example)
+        assert value(kind, example) is not None
+
+
+def test_a_default_is_given_as_it_is_written():
+    class Settings(BaseModel):
+        ttl: Duration = written("10m", "how long")
+
+    assert Settings().ttl == 600
+    assert Settings.model_json_schema()["properties"]["ttl"]["default"] == "10m"
