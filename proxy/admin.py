@@ -1,0 +1,38 @@
+"""The admin port: /livez, /readyz, /metrics, /state. Never on the data plane, and never anything secret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.metrics import Metrics
+
+
+def application(metrics: Metrics, readiness: Callable[[], str], state: Callable[[], object]) -> web.Application:
+    """`readiness` says why not, or nothing; `state` gives what /state shows."""
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        why_not = readiness()
+        return web.Response(text=f"{why_not or 'ok'}\n", status=503 if why_not else 200)
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.page(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    async def show_state(_: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(state(), option=orjson.OPT_INDENT_2), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", page)
+    app.router.add_get("/state", show_state)
+    return app

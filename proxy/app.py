@@ -1,0 +1,218 @@
+"""The composition root: from a config file to a running gateway, and back down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import sys
+import typing
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from proxy import admin
+from proxy.attempts import Attempts
+from proxy.chain import Chain
+from proxy.exchange import Target
+from proxy.gateway import Gateway
+from proxy.logs import AccessLog
+from proxy.metrics import Metrics
+from proxy.registry import Registry, overrides
+from proxy.routing import Route, Router, Rule
+from proxy.server import Server
+from proxy.services import Services
+from proxy.source import ConfigError
+from proxy.stages import BodyFilter
+from proxy.upstream.openai import OpenAI
+from proxy.upstream.tgi import TGI
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AsyncExitStack
+
+    from proxy.config import Address, Config, Upstream
+    from proxy.plugin import Plugin
+    from proxy.source import Problem, Source
+
+log = logging.getLogger("weir")
+
+BACKLOG = 1024
+KINDS: dict[str, type[OpenAI]] = {"openai": OpenAI, "tgi": TGI}
+TASK_SECONDS = 5.0
+
+_HOW_TO_LEAVE_THE_DEMO = "set the variable of its api_key in the environment, or another base_url, to reach a real one"
+
+
+class Plan:
+    """A config with its plugins, checked and built, but nothing started."""
+
+    def __init__(self, source: Source, config: Config) -> None:
+        """Raises ConfigError with every problem of the plugins and their order."""
+        problems: list[Problem] = []
+        registry = Registry(source, problems)
+        self.source = source
+        self.config = config
+        self.chains = [registry.chain(config, index) for index in range(len(config.routes))]
+        registry.check_unused(config)
+        self.plugins: list[Plugin[Any]] = registry.instances
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.source.file.read_bytes()).hexdigest()[:16]
+
+    def warnings(self) -> list[str]:
+        """What works, but not as one may think."""
+        found = [
+            f"plugin '{plugin.name}' holds whole bodies: on streams its routes lose the time to the first token"
+            for plugin in self.plugins
+            if overrides(plugin, "on_response") and _holds_bodies(plugin)
+        ]
+        if self.config.redis:
+            found.append("redis is set, but no plugin of this config keeps anything in a store")
+        return found
+
+
+class Weir:
+    """A running proxy. `url` and `admin_url` are where it really listens, also for port 0."""
+
+    def __init__(self, plan: Plan, gateway: Gateway, server: Server, metrics: Metrics) -> None:
+        self.plan = plan
+        self.gateway = gateway
+        self.metrics = metrics
+        self.url = self.admin_url = ""
+        self._server = server
+        self._digest = plan.digest
+
+    @property
+    def in_flight(self) -> int:
+        return self._server.in_flight
+
+    def readiness(self) -> str:
+        return "draining" if self._server.is_draining else ""
+
+    async def drain(self, seconds: float) -> None:
+        """Let what runs finish; new requests are still served, and told that the connection closes."""
+        self._server.is_draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._server.idle()
+
+    def state(self) -> dict[str, Any]:
+        config, gateway = self.plan.config, self.gateway
+        return {
+            "config": {"file": str(self.plan.source.file), "hash": self._digest},
+            "ready": not self.readiness(),
+            "in_flight": self.in_flight,
+            "routes": [
+                {
+                    "name": route.name,
+                    "plugins": [plugin.name for plugin in route.chain.plugins],
+                    "targets": [{"upstream": target.upstream, "model": target.model} for target in route.targets],
+                }
+                for route in gateway.router.routes
+            ],
+            "upstreams": {name: _upstream_state(upstream) for name, upstream in gateway.upstreams.items()},
+            "plugins": [entry.name for entry in config.plugins],
+        }
+
+
+@contextlib.asynccontextmanager
+async def running(plan: Plan, access_log: AccessLog | None = None) -> AsyncIterator[Weir]:
+    """Everything started, in order; stopped in reverse."""
+    access_log = access_log or AccessLog(sys.stdout.buffer)
+    metrics = Metrics()
+    services = Services(metrics.registry)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(access_log.flush)
+        stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
+        upstreams = {name: await _upstream(name, plan.config.upstreams[name], stack) for name in plan.config.upstreams}
+        for plugin in plan.plugins:
+            lifespan = plugin.lifespan(services)
+            if lifespan is not None:
+                await stack.enter_async_context(lifespan)
+        metrics.know(_named_models(plan.config), upstreams)
+        router = Router(_routes(plan, metrics))
+        gateway = Gateway(router, upstreams, Attempts(upstreams, metrics), metrics, access_log, services.tasks)
+        server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
+        weir = Weir(plan, gateway, server, metrics)
+        lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
+        stack.callback(lag.cancel)
+        weir.admin_url = await _serve_admin(weir, plan.config.server.admin, stack)
+        weir.url = await _serve(server, plan.config.server.listen, stack)
+        for warning in plan.warnings():
+            log.warning(warning)
+        yield weir
+
+
+async def _upstream(name: str, settings: Upstream, stack: AsyncExitStack) -> OpenAI:
+    if settings.without_api_key == "demo" and settings.api_key is None:
+        from proxy import demo  # noqa: PLC0415 - a megabyte that only the demo needs
+
+        url = await stack.enter_async_context(demo.running())
+        log.warning("upstream '%s' has no API key: the built-in demo answers; %s", name, _HOW_TO_LEAVE_THE_DEMO)
+        settings = settings.model_copy(update={"base_url": f"{url}/v1"})
+    upstream = KINDS[settings.kind](name, settings)
+    stack.callback(upstream.pool.close)
+    return upstream
+
+
+def _routes(plan: Plan, metrics: Metrics) -> list[Route]:
+    return [
+        Route(
+            settings.name,
+            Rule(settings.match),
+            Chain(plugins, metrics.plugin_failed),
+            [Target(target.upstream, target.model) for target in settings.targets],
+            drains=any(plan.config.upstreams[t.upstream].on_disconnect == "drain" for t in settings.targets),
+        )
+        for settings, plugins in zip(plan.config.routes, plan.chains, strict=True)
+    ]
+
+
+async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str:
+    listening = await asyncio.get_running_loop().create_server(server, address.host, address.port, backlog=BACKLOG)
+    stack.push_async_callback(server.shutdown, 0.0)
+    stack.callback(listening.close)
+    return _url(address.host, listening.sockets[0].getsockname()[1])
+
+
+async def _serve_admin(weir: Weir, address: Address, stack: AsyncExitStack) -> str:
+    runner = web.AppRunner(admin.application(weir.metrics, weir.readiness, weir.state), access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, address.host, address.port, shutdown_timeout=1.0).start()
+    return _url(address.host, runner.addresses[0][1])
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host or '127.0.0.1'}:{port}"
+
+
+def _upstream_state(upstream: OpenAI) -> dict[str, Any]:
+    pool = upstream.pool
+    return {
+        "kind": upstream.settings.kind,
+        "in_flight": upstream.in_flight,
+        "pool": {"open": pool.open, "idle": pool.idle, "waiting": pool.waiting},
+    }
+
+
+def _named_models(config: Config) -> set[str]:
+    """The models that the config names: the closed set of the `model` label."""
+    targets = {target.model for route in config.routes for target in route.targets if target.model}
+    matched = {route.match.model for route in config.routes if route.match.model}
+    return targets | {model for model in matched if not set("*?[") & set(model)}
+
+
+def _holds_bodies(plugin: Plugin[Any]) -> bool:
+    """Whether the class says, by the return type of `on_response`, that it returns a BodyFilter."""
+    try:
+        returned = typing.get_type_hints(type(plugin).on_response).get("return")
+    except Exception:  # noqa: BLE001 - annotations of third parties may name anything
+        return False
+    kinds = typing.get_args(returned) or (returned,)
+    return any(isinstance(kind, type) and issubclass(kind, BodyFilter) for kind in kinds)

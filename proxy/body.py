@@ -1,0 +1,90 @@
+"""Single values of a request body, read and replaced as bytes: what nobody asked to change stays byte-identical."""
+
+from __future__ import annotations
+
+import re
+from email.message import Message
+from typing import TYPE_CHECKING
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]', re.DOTALL)
+"""Strings and structure; numbers, literals and blanks lie between."""
+
+_PART_HEAD_BYTES = 4096
+
+
+def replace_value(body: bytes, key: str, value: object) -> bytes:
+    """`body`, a valid JSON object, with every top-level `key` set to `value`; a missing key is added in front."""
+    spans = list(top_level_values(body, key))
+    written = orjson.dumps(value)
+    if not spans:
+        return _with_member(body, orjson.dumps(key) + b":" + written)
+    for start, end in reversed(spans):
+        body = body[:start] + written + body[end:]
+    return body
+
+
+def top_level_values(body: bytes, key: str) -> Iterator[tuple[int, int]]:
+    """Where the values of a top-level key lie in a valid JSON object, blanks around them excluded."""
+    depth, is_key, wanted, start = 0, True, False, 0
+    for token in _TOKEN.finditer(body):
+        mark = body[token.start()]
+        if mark in b"}],":
+            if depth == 1 and wanted:
+                yield _trimmed(body, start, token.start())
+                wanted = False
+            depth -= mark != _COMMA
+            is_key = depth == 1
+        elif mark in b"{[":
+            depth += 1
+        elif depth == 1 and mark == _COLON:
+            start, is_key = token.end(), False
+        elif depth == 1 and is_key:
+            wanted = orjson.loads(token.group()) == key
+
+
+def _trimmed(body: bytes, start: int, end: int) -> tuple[int, int]:
+    value = body[start:end]
+    return start + len(value) - len(value.lstrip()), end - (len(value) - len(value.rstrip()))
+
+
+def _with_member(body: bytes, member: bytes) -> bytes:
+    at = body.index(b"{") + 1
+    rest = body[at:]
+    return body[:at] + member + (b"" if rest.lstrip().startswith(b"}") else b",") + rest
+
+
+def multipart_field(body: bytes, content_type: str, name: str) -> str | None:
+    """The text of a form field, or None."""
+    span = _multipart_span(body, content_type, name)
+    return body[slice(*span)].decode("utf-8", "replace") if span else None
+
+
+def replace_multipart_field(body: bytes, content_type: str, name: str, value: str) -> bytes:
+    span = _multipart_span(body, content_type, name)
+    return body if span is None else body[: span[0]] + value.encode() + body[span[1] :]
+
+
+def _multipart_span(body: bytes, content_type: str, name: str) -> tuple[int, int] | None:
+    header = Message()
+    header["content-type"] = content_type
+    boundary = header.get_param("boundary")
+    if not isinstance(boundary, str):
+        return None
+    fence = b"--" + boundary.encode("utf-8", "surrogateescape")
+    wanted = re.compile(rb'(?i)content-disposition:[^\r\n]*[; ]name="?' + re.escape(name.encode()) + rb'"?(?:;|\r|$)')
+    at = body.find(fence)
+    while at >= 0:
+        head_end = body.find(b"\r\n\r\n", at, at + _PART_HEAD_BYTES)
+        following = body.find(b"\r\n" + fence, at)
+        if 0 <= head_end < following and wanted.search(body, at, head_end):
+            return head_end + 4, following
+        at = following + 2 if following >= 0 else -1
+    return None
+
+
+_COMMA, _COLON = b",:"

@@ -1,0 +1,73 @@
+"""The buffer relay: the whole body is here before the first byte goes down, and every stage has had its turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.chain import mode_of
+from proxy.encoding import Unreadable, decoder_for, is_plain
+from proxy.errors import BadAnswer, Outcome, PluginFailed, ProxyError
+from proxy.plugin import FailureMode
+from proxy.sse import Event, Reader
+from proxy.stages import BodyFilter, EventFilter, EventTap, Tap
+from proxy.upstream.incoming import whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.chain import Chain, Placed
+    from proxy.exchange import Response
+
+MAX_BYTES = 64 * 2**20
+
+
+async def decoded_body(response: Response) -> bytes:
+    """The response's body without its encodings; raises what broke it, or BadAnswer."""
+    body = response.body if response.incoming is None else await whole(response.incoming, MAX_BYTES)
+    encoding = response.field(b"content-encoding")
+    if is_plain(encoding):
+        return body
+    decoder = decoder_for(encoding)
+    if decoder is None:
+        raise BadAnswer("the upstream answered in an encoding that no plugin can read, though `identity` was asked for")
+    try:
+        return decoder.feed(body)
+    except Unreadable as error:
+        raise BadAnswer("the upstream's body does not fit its content-encoding") from error
+
+
+async def filtered_body(body: bytes, stages: Sequence[Placed], chain: Chain) -> bytes:
+    """The body that goes down, after all stages in their order; raises what a closed plugin's failure means."""
+    for placed in stages:
+        try:
+            body = await _through(placed, body)
+        except Exception as error:
+            chain.count(placed.plugin, type(placed.stage).__name__)
+            if mode_of(placed.plugin) is FailureMode.CLOSED and not isinstance(placed.stage, Tap | EventTap):
+                if isinstance(error, ProxyError):
+                    raise
+                raise PluginFailed(f"the plugin '{placed.plugin.name}' failed on this answer") from error
+    return body
+
+
+async def _through(placed: Placed, body: bytes) -> bytes:
+    stage = placed.stage
+    if isinstance(stage, BodyFilter):
+        return await stage.apply(body)
+    if isinstance(stage, EventFilter):
+        passed = [new for event in _events(body) for new in ((event,) if event.data is None else stage.feed(event))]
+        return b"".join([event.raw for event in (*passed, *stage.finish(Outcome.OK))])
+    if isinstance(stage, EventTap):
+        for event in _events(body):
+            if event.data is not None:
+                stage.feed(event)
+        stage.finish(Outcome.OK)
+    elif isinstance(stage, Tap):
+        stage.feed(body)
+        stage.finish(Outcome.OK)
+    return body
+
+
+def _events(body: bytes) -> list[Event]:
+    reader = Reader(MAX_BYTES)
+    return [*reader.feed(body), *reader.end()]

@@ -1,0 +1,160 @@
+"""Runs a route's hooks, compiled once: only hooks that a class overrides are called.
+
+`exchange.entered` counts the plugins that a request has met, in YAML order; what answers or refuses is met as well, but
+only those before it see the response. A plugin that fails is judged by its failure mode, and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from proxy.errors import PluginFailed, ProxyError, StoreDown
+from proxy.exchange import Response
+from proxy.plugin import FailureMode
+from proxy.registry import overrides
+from proxy.stages import EventFilter, EventTap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from proxy.errors import Outcome
+    from proxy.exchange import Attempt, Exchange, Target
+    from proxy.plugin import Plugin
+    from proxy.stages import Stage
+
+log = logging.getLogger("weir.plugins")
+
+
+class Placed:
+    """A stage with the plugin that it came from."""
+
+    __slots__ = ("plugin", "stage")
+
+    def __init__(self, plugin: Plugin[Any], stage: Stage) -> None:
+        self.plugin = plugin
+        self.stage = stage
+
+
+class Chain:
+    def __init__(self, plugins: Sequence[Plugin[Any]], on_failure: Callable[[str], None]) -> None:
+        """`on_failure` is told the name of each plugin that raised."""
+        self.plugins = tuple(plugins)
+        self.reads_usage = any(plugin.reads_usage for plugin in plugins)
+        self.reads_bodies = self.reads_usage or any(overrides(plugin, "on_response") for plugin in plugins)
+        self._on_failure = on_failure
+        self._on_request = self._with("on_request")
+        self.sees_requests = bool(self._on_request)
+        self._on_response = tuple(reversed(self._with("on_response")))
+        self.sees_responses = bool(self._on_response)
+        self._on_complete = tuple(reversed(self._with("on_complete")))
+        self.sees_completions = bool(self._on_complete)
+        self._select_targets = self._with("select_targets")
+        self._on_attempt = self._with("on_attempt")
+        self.sees_attempts = bool(self._on_attempt)
+        self._on_attempt_end = self._with("on_attempt_end")
+
+    def _with(self, hook: str) -> tuple[tuple[int, Plugin[Any]], ...]:
+        return tuple((place, plugin) for place, plugin in enumerate(self.plugins) if overrides(plugin, hook))
+
+    async def on_request(self, exchange: Exchange) -> Response | None:
+        for place, plugin in self._on_request:
+            exchange.entered = place + 1
+            exchange.answered_by = plugin
+            try:
+                response = await plugin.on_request(exchange)
+            except Exception as error:  # noqa: BLE001 - judged by the failure mode
+                self.judge(plugin, error)
+            else:
+                if response is not None:
+                    return response
+        exchange.answered_by = None
+        exchange.entered = len(self.plugins)
+        return None
+
+    def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
+        for _, plugin in self._select_targets:
+            try:
+                targets = plugin.select_targets(exchange, targets)
+            except Exception as error:  # noqa: BLE001 - judged by the failure mode
+                self.judge(plugin, error)
+        return targets
+
+    async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+        for _, plugin in self._on_attempt:
+            try:
+                await plugin.on_attempt(exchange, attempt)
+            except Exception as error:  # noqa: BLE001 - judged by the failure mode
+                self.judge(plugin, error)
+
+    def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
+        """Once per attempt; what fails here is only counted, the attempt is over."""
+        if attempt.is_over:
+            return
+        attempt.is_over = True
+        for _, plugin in self._on_attempt_end:
+            try:
+                plugin.on_attempt_end(exchange, attempt)
+            except Exception:  # noqa: BLE001 - a plugin may raise anything
+                self.count(plugin, "on_attempt_end")
+
+    async def on_response(self, exchange: Exchange, response: Response) -> tuple[Response, list[Placed]]:
+        """The stages, in the order that the body meets them; a closed plugin that fails puts an error in its place."""
+        stages: list[Placed] = []
+        for place, plugin in self._on_response:
+            if place >= exchange.entered or plugin is exchange.answered_by:
+                continue
+            try:
+                stage = await plugin.on_response(exchange, response)
+                _check_stage(stage, response)
+            except Exception as error:  # noqa: BLE001 - judged by the failure mode
+                refusal = self._refusal(plugin, error)
+                if refusal is not None:
+                    if response.incoming is not None:
+                        response.incoming.cancel()
+                    response, stages = Response.of_error(refusal), []
+            else:
+                if stage is not None:
+                    stages.append(Placed(plugin, stage))
+        return response, stages
+
+    async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
+        for place, plugin in self._on_complete:
+            if place < exchange.entered:
+                try:
+                    await plugin.on_complete(exchange, outcome)
+                except Exception:  # noqa: BLE001 - a plugin may raise anything
+                    self.count(plugin, "on_complete")
+
+    def judge(self, plugin: Plugin[Any], error: Exception) -> None:
+        """Raises what the client gets, or returns where the exchange goes on without the plugin."""
+        refusal = self._refusal(plugin, error)
+        if refusal is not None:
+            raise refusal from error
+
+    def count(self, plugin: Plugin[Any], where: str) -> None:
+        """Called where an exception is being handled."""
+        log.error("plugin failed", extra={"plugin": plugin.name, "where": where}, exc_info=sys.exc_info())
+        self._on_failure(plugin.name)
+
+    def _refusal(self, plugin: Plugin[Any], error: Exception) -> ProxyError | None:
+        if isinstance(error, ProxyError) and not isinstance(error, PluginFailed | StoreDown):
+            return error
+        log.error("plugin failed", extra={"plugin": plugin.name}, exc_info=error)
+        self._on_failure(plugin.name)
+        if mode_of(plugin) is FailureMode.OPEN:
+            return None
+        if isinstance(error, ProxyError):
+            return error
+        return PluginFailed(f"the plugin '{plugin.name}' failed, and it does not let requests pass when it does")
+
+
+def mode_of(plugin: Plugin[Any]) -> FailureMode:
+    mode: FailureMode | None = plugin.config.failure_mode
+    return plugin.failure_mode if mode is None else mode
+
+
+def _check_stage(stage: Stage | None, response: Response) -> None:
+    if isinstance(stage, EventTap | EventFilter) and not response.is_event_stream:
+        raise TypeError(f"{type(stage).__name__} reads events, but this response is not an event stream")

@@ -1,0 +1,150 @@
+"""The `weir` command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import pathlib
+import resource
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import orjson
+import uvloop
+
+from proxy import app, config, logs, registry
+from proxy.source import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger("weir")
+
+GC_ALLOCATIONS = 20_000
+DEFAULT_CONFIG = "config/config.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="weir", description="A sidecar reverse proxy for LLM traffic.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the proxy", description="Run the proxy until SIGTERM or SIGINT.")
+    serve.add_argument(
+        "--config",
+        metavar="FILE",
+        default=os.environ.get("WEIR_CONFIG", DEFAULT_CONFIG),
+        help=f"the config file (default: $WEIR_CONFIG, else {DEFAULT_CONFIG})",
+    )
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser(
+        "check", help="say what is wrong with a config", description="Everything of a start but the sockets."
+    )
+    check.add_argument("file", metavar="FILE")
+    check.set_defaults(run=_check)
+
+    demo = commands.add_parser("demo", help="see it work: a demo upstream, the proxy, and a few live calls")
+    demo.set_defaults(run=_demo)
+
+    plugins = commands.add_parser("plugins", help="list the installed plugins and their settings")
+    plugins.set_defaults(run=_plugins)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of config.yaml, for editors")
+    schema.set_defaults(run=_schema)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    logs.configure()
+    plan = app.Plan(*config.load(pathlib.Path(options.config)))
+    _raise_file_limit()
+    try:
+        uvloop.run(_run(plan))
+    except OSError as error:
+        print(f"weir: cannot listen: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(plan: app.Plan) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with app.running(plan) as weir:
+        log.info("listening", extra={"url": weir.url, "admin": weir.admin_url, "config": str(plan.source.file)})
+        _calm_collector()
+        await stop.wait()
+        log.info("draining", extra={"in_flight": weir.in_flight})
+        await weir.drain(plan.config.server.drain_timeout)
+    log.info("stopped")
+
+
+def _check(options: argparse.Namespace) -> int:
+    plan = app.Plan(*config.load(pathlib.Path(options.file)))
+    for warning in plan.warnings():
+        print(f"{options.file}: warning: {warning}", file=sys.stderr)
+    routes, plugins = len(plan.config.routes), len(plan.config.plugins)
+    print(f"{options.file}: ok ({len(plan.config.upstreams)} upstreams, {routes} routes, {plugins} plugins)")
+    return 0
+
+
+def _demo(_: argparse.Namespace) -> int:
+    from proxy import tour  # noqa: PLC0415 - the proxy itself needs none of it
+
+    return uvloop.run(tour.run())
+
+
+def _plugins(_: argparse.Namespace) -> int:
+    points = registry.installed()
+    if not points:
+        print("no plugins are installed (entry-point group weir.plugins)")
+    for name, point in sorted(points.items()):
+        package = point.dist.name if point.dist else "?"
+        print(f"{name}  ({point.value}, {package})")
+        with contextlib.suppress(Exception):
+            for field, info in point.load().Config.model_fields.items():
+                print(f"    {field}: {info.description or ''}".rstrip(": "))
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    print(orjson.dumps(config.Config.model_json_schema(), option=orjson.OPT_INDENT_2).decode())
+    return 0
+
+
+def _calm_collector() -> None:
+    """What a start leaves lives as long as the process; what exchanges leave, reference counts free."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+
+
+def _raise_file_limit() -> None:
+    """A stream needs two sockets: take as many files as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < 4096:
+        log.warning("few open files are allowed", extra={"soft": soft, "hard": hard})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Every failure that a client can see, and what it means: one place decides status, code, source and log level.
+
+The text of an error says what is wrong and what to do; it never holds a URL, a credential or a body.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Side(StrEnum):
+    """Whose fault an error is."""
+
+    DOWNSTREAM = "downstream"
+    UPSTREAM = "upstream"
+    WEIR = "weir"
+
+
+class Outcome(StrEnum):
+    """How an exchange or an attempt ended: a closed set, the `outcome` label of the metrics."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"
+    UPSTREAM_ERROR = "upstream_error"
+    STREAM_INTERRUPTED = "stream_interrupted"
+    CLIENT_ABORT = "client_abort"
+    REJECTED = "rejected"
+
+    __hash__ = str.__hash__  # Enum's own is written in Python, and these are counted for every request
+
+
+class ProxyError(Exception):
+    """A request that Weir answers by itself, in OpenAI's error shape.
+
+    Plugins raise a subclass to refuse a request. `retryable` says that another target may be tried.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    side: ClassVar[Side] = Side.WEIR
+    outcome: ClassVar[Outcome] = Outcome.UPSTREAM_ERROR
+    retryable: ClassVar[bool] = False
+    level: ClassVar[int] = logging.ERROR
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.error_code = code or self.code
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        return error_body(self.message, self.type, self.error_code, self.param)
+
+
+def error_body(message: str, kind: str, code: str | int | None, param: str | None = None) -> bytes:
+    """OpenAI's error object as JSON."""
+    return orjson.dumps({"error": {"message": message, "type": kind, "code": code, "param": param}})
+
+
+class ClientFault(ProxyError):
+    """The request itself is wrong; sending it again changes nothing."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+    side = Side.DOWNSTREAM
+    outcome = Outcome.CLIENT_ERROR
+    level = logging.INFO
+
+
+class NotFound(ClientFault):
+    status = 404
+    code = "not_found"
+
+
+class TooLarge(ClientFault):
+    status = 413
+    code = "request_too_large"
+
+
+class Rejected(ProxyError):
+    """A policy said no."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+    side = Side.DOWNSTREAM
+    outcome = Outcome.REJECTED
+    level = logging.INFO
+
+
+class Unauthorized(Rejected):
+    status = 401
+    code = "invalid_api_key"
+
+
+class RateLimited(Rejected):
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+
+class QuotaExceeded(Rejected):
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
+class UpstreamFault(ProxyError):
+    """The upstream could not be reached, or what it said cannot be passed on."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+    side = Side.UPSTREAM
+    retryable = True
+    level = logging.WARNING
+
+
+class ConnectFailed(UpstreamFault):
+    code = "upstream_unreachable"
+
+
+class Dropped(UpstreamFault):
+    """The upstream took the request and closed without a word: it may have done the work."""
+
+    code = "upstream_closed"
+    retryable = False
+
+
+class UpstreamTimeout(UpstreamFault):
+    status = 504
+    code = "upstream_timeout"
+
+
+class BadAnswer(UpstreamFault):
+    code = "upstream_bad_answer"
+
+
+class Interrupted(UpstreamFault):
+    """The answer broke off after its first byte had gone down."""
+
+    code = "upstream_stream_interrupted"
+    outcome = Outcome.STREAM_INTERRUPTED
+    retryable = False
+
+
+class Unavailable(UpstreamFault):
+    """No target can serve now: all out, or all their connections are taken."""
+
+    status = 503
+    code = "upstream_unavailable"
+
+
+class DownstreamStalled(ProxyError):
+    """The app stopped reading its answer."""
+
+    side = Side.DOWNSTREAM
+    code = "downstream_stalled"
+    outcome = Outcome.CLIENT_ABORT
+    level = logging.INFO
+
+
+class PluginFailed(ProxyError):
+    """A plugin that fails closed raised something unforeseen."""
+
+    code = "plugin_failed"
+
+
+class StoreDown(ProxyError):
+    """A plugin that fails closed could not reach its store."""
+
+    status = 503
+    code = "store_unavailable"
+    retryable = False
+    level = logging.WARNING

@@ -1,0 +1,360 @@
+"""An exchange: one request of the app, its attempts and its response, and the facts that plugins leave on it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import orjson
+from multidict import CIMultiDict
+from typing_extensions import override
+
+from proxy.errors import ClientFault, Outcome, ProxyError, TooLarge
+from proxy.headers import Fields, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from multidict import CIMultiDictProxy
+
+    from proxy.upstream.incoming import Incoming
+    from proxy.usage import Usage
+
+T = TypeVar("T")
+
+
+class Key(Generic[T]):
+    """The typed name of a fact on an exchange: `PRINCIPAL: Key[Principal] = Key("principal")`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @override
+    def __repr__(self) -> str:
+        return f"Key({self.name!r})"
+
+
+class Target:
+    """An upstream, and the model to ask it for (None: the one that the app named)."""
+
+    __slots__ = ("model", "upstream")
+
+    def __init__(self, upstream: str, model: str | None = None) -> None:
+        self.upstream = upstream
+        self.model = model
+
+    @override
+    def __repr__(self) -> str:
+        return f"Target({self.upstream!r}, model={self.model!r})"
+
+
+class Attempt:
+    """One try of one target. `headers` and `body` are this try's own: the next one starts from the request again."""
+
+    __slots__ = (
+        "_fields",
+        "_headers",
+        "body",
+        "error",
+        "is_over",
+        "number",
+        "outcome",
+        "retry",
+        "started",
+        "status",
+        "target",
+    )
+
+    def __init__(self, number: int, target: Target, fields: list[tuple[str, str]], body: bytes | None) -> None:
+        self.number = number
+        self.target = target
+        self._fields = fields
+        self._headers: CIMultiDict[str] | None = None
+        self.body = body
+        self.started = time.monotonic()
+        self.status = 0
+        self.error: ProxyError | None = None
+        self.outcome: Outcome | None = None
+        self.retry = False
+        self.is_over = False
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """What goes up, to look at and to change; made when somebody does."""
+        if self._headers is None:
+            self._headers = CIMultiDict(self._fields)
+        return self._headers
+
+    def fields(self) -> list[tuple[str, str]]:
+        return self._fields if self._headers is None else list(self._headers.items())
+
+
+class Upload(Protocol):
+    """A request's body on its way in."""
+
+    async def readany(self) -> bytes: ...
+    def is_eof(self) -> bool: ...
+
+
+class Request:
+    """What the app asked for, as it came: `target` is path and query, never decoded. What goes up is the attempt's."""
+
+    __slots__ = (
+        "_body",
+        "_json",
+        "_limit",
+        "_on_wanted",
+        "_upload",
+        "headers",
+        "is_model_read",
+        "is_replaced",
+        "method",
+        "model",
+        "path",
+        "query",
+        "target",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: CIMultiDictProxy[str],
+        *,
+        body: bytes | None = b"",
+        upload: Upload | None = None,
+        limit: int = 64 * 2**20,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path, _, self.query = target.partition("?")
+        self.headers = headers
+        self.is_replaced = False
+        self.waited = 0.0
+        self.model: str | None = None
+        self.is_model_read = False
+        self._body = body if upload is None else None
+        self._upload = upload
+        self._limit = limit
+        self._json: Any = _UNREAD
+        self._on_wanted: Callable[[], None] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """What kind of request this is, from a closed set: `chat`, `embeddings`, … or `other`."""
+        return endpoint_of(self.path)
+
+    @property
+    def is_buffered(self) -> bool:
+        """Whether the whole body is at hand, so that it can be sent more than once."""
+        return self._body is not None
+
+    @property
+    def at_hand(self) -> bytes | None:
+        """The whole body where it has been read, else None."""
+        return self._body
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    async def body(self) -> bytes:
+        """The whole body, read on the first call; raises TooLarge."""
+        if self._body is None:
+            if self._on_wanted is not None:
+                self._on_wanted()
+            began = time.monotonic()
+            self._body = b"".join([chunk async for chunk in self.upload()])
+            self.waited += time.monotonic() - began
+        return self._body
+
+    async def json(self) -> Any:
+        """The body as JSON, parsed once and shared: do not change it, call `replace_body`. Raises ClientFault."""
+        if self._json is _UNREAD:
+            try:
+                self._json = orjson.loads(await self.body())
+            except ValueError as error:
+                raise ClientFault(f"the request body is not valid JSON: {error}", code="invalid_json") from error
+        return self._json
+
+    def replace_body(self, body: bytes) -> None:
+        self._body = body
+        self._json = _UNREAD
+        self.is_replaced = True
+
+    async def upload(self) -> AsyncIterator[bytes]:
+        """The body as it comes in, once; raises TooLarge when it passes the limit."""
+        source, self._upload = self._upload, None
+        room = self._limit
+        while source is not None and (chunk := await source.readany()):
+            room -= len(chunk)
+            if room < 0:
+                raise TooLarge(f"the request body is larger than {self._limit} bytes (server.max_request_bytes)")
+            yield chunk
+
+    @property
+    def expects_continue(self) -> bool:
+        return self._on_wanted is not None
+
+    def call_when_wanted(self, callback: Callable[[], None]) -> None:
+        """`callback` runs when the body is wanted here: the time to ask an `Expect: 100-continue` client for it."""
+        self._on_wanted = callback
+
+    def names_model(self) -> bool:
+        """Whether the body, which is at hand, is a JSON object with a model; never raises."""
+        try:
+            value = orjson.loads(self._body or b"") if self._json is _UNREAD else self._json
+        except ValueError:
+            return False
+        self._json = value
+        return isinstance(value, dict) and "model" in value
+
+
+class Response:
+    """An answer: an upstream's, whose body is still to come, or one that Weir or a plugin made, with its `body`."""
+
+    __slots__ = ("_fields", "_headers", "_index", "body", "error", "head_at", "incoming", "reason", "status")
+
+    def __init__(self, status: int, *, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+        self.status = status
+        self.reason = b""
+        self.head_at = 0.0
+        self.body = body
+        self.error: ProxyError | None = None
+        self.incoming: Incoming | None = None
+        self._fields: Fields = []
+        self._index: dict[bytes, bytes] | None = None
+        self._headers: CIMultiDict[str] | None = CIMultiDict(headers) if headers else None
+
+    @classmethod
+    def of_json(cls, status: int, value: Any) -> Response:
+        return cls(status, headers={"content-type": "application/json"}, body=orjson.dumps(value))
+
+    @classmethod
+    def of_error(cls, error: ProxyError) -> Response:
+        response = cls(error.status, headers={"content-type": "application/json", **error.headers}, body=error.body())
+        response.error = error
+        return response
+
+    @classmethod
+    def of_incoming(cls, incoming: Incoming, fields: Fields) -> Response:
+        response = cls(incoming.status)
+        response.reason, response.incoming, response.head_at = incoming.reason, incoming, incoming.head_at
+        response._fields, response._headers, response._index = fields, None, incoming.index
+        return response
+
+    @classmethod
+    def of_fields(cls, response: Response, fields: Fields) -> Response:
+        """The same answer with another header, its body to be given."""
+        other = cls(response.status)
+        other.reason, other.error, other.head_at = response.reason, response.error, response.head_at
+        other._fields, other._headers = fields, None
+        return other
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """Decoded when first looked at: most answers pass without."""
+        if self._headers is None:
+            self._headers = decode(self._fields)
+        return self._headers
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.content_type == b"text/event-stream"
+
+    @property
+    def content_type(self) -> bytes:
+        return self.field(b"content-type").partition(b";")[0].strip().lower()
+
+    def field(self, name: bytes) -> bytes:
+        """The value of that (lower-case) name, or nothing, without decoding the header."""
+        if self._headers is not None or self._index is None:
+            self._index = {key.lower(): value for key, value in self.fields()}
+        return self._index.get(name, b"")
+
+    def fields(self) -> Fields:
+        return self._fields if self._headers is None else encode(self._headers)
+
+
+class Exchange:
+    """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them."""
+
+    __slots__ = (
+        "answered",
+        "answered_by",
+        "attempts",
+        "chain",
+        "ended",
+        "entered",
+        "error",
+        "facts",
+        "first_token_at",
+        "id",
+        "outcome",
+        "request",
+        "response",
+        "response_bytes",
+        "route",
+        "started",
+        "usage",
+    )
+
+    def __init__(self, identity: str, request: Request) -> None:
+        self.id = identity
+        self.request = request
+        self.started = time.monotonic()
+        self.route = ""
+        self.chain: Any = None
+        self.entered = 0
+        self.answered_by: Any = None
+        self.attempts: list[Attempt] = []
+        self.response: Response | None = None
+        self.response_bytes = 0
+        self.answered = self.ended = 0.0
+        self.first_token_at: float | None = None
+        self.usage: Usage | None = None
+        self.error: ProxyError | None = None
+        self.outcome: Outcome | None = None
+        self.facts: dict[Key[Any], Any] = {}
+
+    def __getitem__(self, key: Key[T]) -> T:
+        value: T = self.facts[key]
+        return value
+
+    def __setitem__(self, key: Key[T], value: T) -> None:
+        self.facts[key] = value
+
+    def __contains__(self, key: Key[Any]) -> bool:
+        return key in self.facts
+
+    def get(self, key: Key[T], default: T) -> T:
+        value: T = self.facts.get(key, default)
+        return value
+
+
+_UNREAD = object()
+
+_ENDPOINTS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/embeddings": "embeddings",
+    "/v1/models": "models",
+    "/v1/moderations": "moderations",
+    "/": "generate",
+    "/generate": "generate",
+    "/generate_stream": "generate",
+    "/invocations": "generate",
+}
+_FAMILIES = frozenset({"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning"})
+
+
+def endpoint_of(path: str) -> str:
+    known = _ENDPOINTS.get(path)
+    if known is not None:
+        return known
+    family = path[4:].partition("/")[0] if path.startswith("/v1/") else ""
+    return family if family in _FAMILIES else _ENDPOINTS.get(path.rstrip("/"), "other")

@@ -1,0 +1,174 @@
+"""An exchange's way through the house: routing, chain, attempts, relay, completion; each room is entered once.
+
+Whatever happens on the way, `serve` leaves at most one answer and exactly one completion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from proxy.chain import Chain
+from proxy.errors import Outcome, ProxyError
+from proxy.exchange import Response
+from proxy.responses import send
+from proxy.routing import read_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.attempts import Attempts
+    from proxy.chain import Placed
+    from proxy.downstream import Downstream
+    from proxy.exchange import Exchange
+    from proxy.logs import AccessLog
+    from proxy.metrics import Metrics
+    from proxy.routing import Route, Router
+    from proxy.services import Tasks
+    from proxy.upstream.openai import OpenAI
+
+MAX_DRAINS = 64
+DRAIN_SECONDS = 60.0
+"""Bounds of `on_disconnect: drain`: how many answers are read to their end for nobody, and for how long each."""
+
+_NO_STAGES: list[Placed] = []
+
+log = logging.getLogger("weir.gateway")
+
+
+class Gateway:
+    """One config, built: what a reload replaces as a whole."""
+
+    def __init__(
+        self,
+        router: Router,
+        upstreams: Mapping[str, OpenAI],
+        attempts: Attempts,
+        metrics: Metrics,
+        access_log: AccessLog,
+        tasks: Tasks,
+    ) -> None:
+        self.router = router
+        self.upstreams = upstreams
+        self._attempts = attempts
+        self._metrics = metrics
+        self._access_log = access_log
+        self._tasks = tasks
+        self._no_chain = Chain((), metrics.plugin_failed)
+        self._drains = 0
+
+    async def serve(self, exchange: Exchange, downstream: Downstream) -> None:
+        """Answer one exchange; cancelled when the app goes."""
+        exchange.chain = self._no_chain
+        try:
+            route = await self._route(exchange)
+            exchange.route, exchange.chain = route.name, route.chain
+            exchange.entered = len(route.chain.plugins)
+            self._metrics.entered(route.name)
+            if route.drains:
+                await self._serve_to_the_end(exchange, route, downstream)
+                return
+            await self._pass(exchange, route, downstream)
+        except asyncio.CancelledError:
+            self._complete(exchange, downstream, Outcome.CLIENT_ABORT)
+            raise
+        except ProxyError as error:
+            await send(exchange, Response.of_error(error), [], downstream)
+        self._complete(exchange, downstream)
+
+    async def _route(self, exchange: Exchange) -> Route:
+        if exchange.error is not None:
+            raise exchange.error
+        route = self.router.find(exchange.request)
+        if route is None:
+            await read_model(exchange.request)
+            route = self.router.find(exchange.request)
+        assert route is not None
+        return route
+
+    async def _pass(self, exchange: Exchange, route: Route, downstream: Downstream) -> None:
+        chain, response, stages = route.chain, None, _NO_STAGES
+        try:
+            if chain.sees_requests:
+                response = await chain.on_request(exchange)
+            if response is None:
+                response = await self._attempts.run(exchange, route, downstream)
+        except ProxyError as error:
+            response = Response.of_error(error)
+        except Exception as error:  # noqa: BLE001 - the error boundary
+            response = Response.of_error(self._unforeseen(exchange, error))
+        try:
+            if chain.sees_responses:
+                response, stages = await chain.on_response(exchange, response)
+            await send(exchange, response, stages, downstream)
+        except Exception as error:  # noqa: BLE001 - the error boundary
+            _abandon(response)
+            await self._stumble(exchange, error, downstream)
+        except BaseException:
+            _abandon(response)
+            raise
+
+    def _unforeseen(self, exchange: Exchange, error: Exception) -> ProxyError:
+        log.error("exchange failed", extra={"request_id": exchange.id}, exc_info=error)
+        return ProxyError("an error inside Weir; its log has the details under this request id")
+
+    async def _stumble(self, exchange: Exchange, error: Exception, downstream: Downstream) -> None:
+        """What nobody foresaw: an honest 500, or a cut where bytes have gone down."""
+        if not isinstance(error, ProxyError):
+            error = self._unforeseen(exchange, error)
+        if downstream.is_started:
+            exchange.error, exchange.outcome = error, Outcome.STREAM_INTERRUPTED
+            downstream.abort()
+        else:
+            await send(exchange, Response.of_error(error), [], downstream)
+
+    async def _serve_to_the_end(self, exchange: Exchange, route: Route, downstream: Downstream) -> None:
+        """`on_disconnect: drain`: when the app goes, the upstream's answer is still read, for its usage; bounded."""
+        work = self._tasks.start(self._pass(exchange, route, downstream), "exchange")
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if self._may_drain(exchange):
+                self._tasks.start(self._drain(work, exchange, downstream), "drain")
+            else:
+                work.cancel()
+                await asyncio.wait({work})
+                self._complete(exchange, downstream, Outcome.CLIENT_ABORT)
+            raise
+        self._complete(exchange, downstream)
+
+    def _may_drain(self, exchange: Exchange) -> bool:
+        if not exchange.attempts or self._drains >= MAX_DRAINS:
+            return False
+        return self.upstreams[exchange.attempts[-1].target.upstream].drains
+
+    async def _drain(self, work: asyncio.Task[None], exchange: Exchange, downstream: Downstream) -> None:
+        self._drains += 1
+        try:
+            if downstream.source is not None:
+                downstream.source.resume()
+            await asyncio.wait({work}, timeout=DRAIN_SECONDS)
+        finally:
+            self._drains -= 1
+            work.cancel()
+            await asyncio.wait({work}, timeout=1)
+            self._complete(exchange, downstream, Outcome.CLIENT_ABORT)
+
+    def _complete(self, exchange: Exchange, downstream: Downstream, outcome: Outcome | None = None) -> None:
+        """Once per exchange, after the last byte; what plugins do now runs on a task that nobody can cancel."""
+        exchange.outcome = outcome or exchange.outcome or Outcome.CLIENT_ABORT
+        exchange.ended = time.monotonic()
+        for attempt in exchange.attempts:
+            self._attempts.finish(exchange, attempt, exchange.outcome)
+        exchange.response_bytes = downstream.sent
+        self._metrics.exchange_ended(exchange)
+        self._access_log.write(exchange)
+        if exchange.chain.sees_completions:
+            self._tasks.start(exchange.chain.on_complete(exchange, exchange.outcome), "on_complete")
+
+
+def _abandon(response: Response) -> None:
+    if response.incoming is not None:
+        response.incoming.cancel()

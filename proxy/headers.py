@@ -1,0 +1,107 @@
+"""Which header fields travel, in which direction (DESIGN §7).
+
+Only what must go is removed; the rest keeps its spelling, order and repetitions. `Trailer` travels, since trailers do.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+Fields = list[tuple[bytes, bytes]]
+"""Header fields as they are on the wire, in order."""
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    }
+)
+CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"})
+FORWARDED = "x-forwarded-"
+OWN = b"x-weir-"
+"""Ours, also where the upstream is another Weir."""
+
+_NAMES = 2048  # verdicts kept at hand: apps send the same few names
+
+_REQUEST_DROP = HOP_BY_HOP | {"host"}
+_REQUEST_DROP_REPLACED = _REQUEST_DROP | CREDENTIALS
+_RESPONSE_DROP = frozenset(name.encode() for name in HOP_BY_HOP)
+_RESPONSE_DROP_REPLACED = _RESPONSE_DROP | {b"set-cookie", b"set-cookie2"}
+
+
+def upstream_fields(headers: CIMultiDictProxy[str], *, passthrough: bool) -> list[tuple[str, str]]:
+    """What an upstream may see of a request's header; `passthrough` lets the caller's credential and cookies by.
+
+    `Host` is the upstream's own and is set when the request is written.
+    """
+    stays = _stays_passthrough if passthrough else _stays
+    fields = [field for field in headers.items() if stays(field[0])]
+    named = connection_named(tuple(headers.getall("connection", ())))
+    return [field for field in fields if field[0].lower() not in named] if named else fields
+
+
+def downstream_fields(fields: Fields, index: dict[bytes, bytes], *, passthrough: bool) -> Fields:
+    """What the app may see of a response's header; `index` has it by lower-case names."""
+    stays = _returns_passthrough if passthrough else _returns
+    kept = [field for field in fields if stays(field[0])]
+    if b"connection" not in index:
+        return kept
+    values = tuple(value.decode("latin-1") for name, value in fields if name.lower() == b"connection")
+    named = {name.encode("latin-1") for name in connection_named(values)}
+    return [field for field in kept if field[0].lower() not in named] if named else kept
+
+
+@lru_cache(_NAMES)
+def _returns(name: bytes) -> bool:
+    return (lower := name.lower()) not in _RESPONSE_DROP_REPLACED and not lower.startswith(OWN)
+
+
+@lru_cache(_NAMES)
+def _returns_passthrough(name: bytes) -> bool:
+    return (lower := name.lower()) not in _RESPONSE_DROP and not lower.startswith(OWN)
+
+
+@lru_cache(_NAMES)
+def _stays(name: str) -> bool:
+    return (lower := name.lower()) not in _REQUEST_DROP_REPLACED and not lower.startswith(FORWARDED)
+
+
+@lru_cache(_NAMES)
+def _stays_passthrough(name: str) -> bool:
+    return (lower := name.lower()) not in _REQUEST_DROP and not lower.startswith(FORWARDED)
+
+
+@lru_cache(_NAMES)
+def connection_named(values: tuple[str, ...]) -> frozenset[str]:
+    """The fields that `Connection` names as hop-by-hop.
+
+    Never those that frame or describe the message: a request must not be able to unsay them.
+    """
+    named = {token.strip().lower() for value in values for token in value.split(",")}
+    return frozenset(named - {"", "close", "keep-alive", "content-length", "content-type", "content-encoding", "host"})
+
+
+def encode(headers: CIMultiDict[str]) -> Fields:
+    """Decoded as UTF-8 with surrogates, so the way back gives the same bytes."""
+    return [(_bytes(name), _bytes(value)) for name, value in headers.items()]
+
+
+def decode(fields: Fields) -> CIMultiDict[str]:
+    return CIMultiDict([(_text(name), _text(value)) for name, value in fields])
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

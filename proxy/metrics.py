@@ -1,0 +1,196 @@
+"""Prometheus metrics: names are a contract (DESIGN §8), label values come from closed sets.
+
+Counts are plain numbers in one process's one thread; prometheus-client writes them out. Its own counters and histograms
+take a lock for each of the ten updates that a request needs, together more than the routing and the chain cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import prometheus_client
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from proxy.errors import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from prometheus_client import Metric
+
+    from proxy.exchange import Attempt, Exchange
+    from proxy.upstream.openai import OpenAI
+
+    Labels = tuple[str, ...]
+
+NO_ROUTE = "none"
+OTHER = "other"
+LAG_SECONDS = 0.5
+
+DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
+"""OpenTelemetry's buckets for a server's time to first token, and two for models that think."""
+
+
+class Family(Collector):
+    """One metric with its labels."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, documentation: str, labels: Labels) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.labels = labels
+        registry.register(self)
+
+
+class Counts(Family):
+    """A counter: `values[labels] += n`."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, documentation: str, labels: Labels) -> None:
+        self.values: dict[Labels, float] = defaultdict(int)
+        super().__init__(registry, name, documentation, labels)
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self.name, self.documentation, labels=self.labels)
+        for labels, value in list(self.values.items()):
+            family.add_metric(labels, value)
+        yield family
+
+
+class Levels(Counts):
+    """A gauge: what there is now."""
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
+        for labels, value in list(self.values.items()):
+            family.add_metric(labels, value)
+        yield family
+
+
+class Spread(Family):
+    """A histogram."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, documentation: str, labels: Labels, bounds: tuple[float, ...]
+    ) -> None:
+        self._bounds = bounds
+        self._counts: dict[Labels, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
+        self._sums: dict[Labels, float] = defaultdict(float)
+        super().__init__(registry, name, documentation, labels)
+
+    def observe(self, labels: Labels, value: float) -> None:
+        self._counts[labels][bisect_left(self._bounds, value)] += 1
+        self._sums[labels] += value
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(self.name, self.documentation, labels=self.labels)
+        names = [*map(str, map(float, self._bounds)), "+Inf"]
+        for labels, counts in list(self._counts.items()):
+            running = 0
+            buckets = []
+            for name, count in zip(names, counts, strict=True):
+                running += count
+                buckets.append((name, running))
+            family.add_metric(labels, buckets, self._sums[labels])
+        yield family
+
+
+class Metrics:
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ways = ("route", "endpoint")
+        self._requests = Counts(registry, "weir_requests", "exchanges that ended", (*ways, "outcome"))
+        self._duration = Spread(
+            registry, "weir_request_duration_seconds", "from the request to the answer's last byte", ways, DURATION
+        )
+        self._overhead = Spread(
+            registry, "weir_overhead_seconds", "the part that was Weir's, not the upstream's", ("route",), OVERHEAD
+        )
+        self._in_flight = Levels(registry, "weir_in_flight_requests", "exchanges under way", ("route",))
+        self._attempts = Counts(registry, "weir_attempts", "tries of a target", ("upstream", "outcome"))
+        self._upstreams = Upstreams(registry, "weir_upstream_in_flight", "attempts under way", ("upstream",))
+        self._first_token = Spread(
+            registry,
+            "gen_ai_server_time_to_first_token_seconds",
+            "to the first content, reasoning or tool delta",
+            ("upstream", "model"),
+            FIRST_TOKEN,
+        )
+        self._failures = Counts(registry, "weir_plugin_errors", "hooks and stages that raised", ("plugin",))
+        self._lag = Levels(registry, "weir_event_loop_lag_seconds", "how late the event loop was, lately", ())
+        self._models: frozenset[str] = frozenset()
+
+    def know(self, models: Iterable[str], upstreams: Mapping[str, OpenAI]) -> None:
+        """The closed sets: models that the config names, and the upstreams to watch."""
+        self._models = frozenset(models)
+        self._upstreams.watched = upstreams
+
+    def entered(self, route: str) -> None:
+        self._in_flight.values[(route,)] += 1
+
+    def attempt_ended(self, attempt: Attempt) -> None:
+        self._attempts.values[attempt.target.upstream, attempt.outcome or Outcome.UPSTREAM_ERROR] += 1
+
+    def plugin_failed(self, name: str) -> None:
+        self._failures.values[(name,)] += 1
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        route, endpoint = exchange.route or NO_ROUTE, exchange.request.endpoint
+        self._requests.values[route, endpoint, exchange.outcome or Outcome.CLIENT_ABORT] += 1
+        self._duration.observe((route, endpoint), exchange.ended - exchange.started)
+        self._overhead.observe((route,), _overhead(exchange))
+        if exchange.route:
+            self._in_flight.values[(route,)] -= 1
+        if exchange.first_token_at is not None and exchange.attempts:
+            attempt = exchange.attempts[-1]
+            took = exchange.first_token_at - attempt.started
+            self._first_token.observe((attempt.target.upstream, self._model(exchange, attempt)), took)
+
+    def page(self) -> bytes:
+        return prometheus_client.generate_latest(self.registry)
+
+    async def watch_lag(self) -> None:
+        """How late a timer fires: the worst of the last few seconds."""
+        loop = asyncio.get_running_loop()
+        worst = 0.0
+        while True:
+            due = loop.time() + LAG_SECONDS
+            await asyncio.sleep(LAG_SECONDS)
+            worst = self._lag.values[()] = max(worst * 0.8, loop.time() - due, 0.0)
+
+    def _model(self, exchange: Exchange, attempt: Attempt) -> str:
+        model = attempt.target.model or exchange.request.model
+        return model if model in self._models else OTHER
+
+
+class Upstreams(Family):
+    """What is under way at each upstream, asked when somebody looks."""
+
+    watched: Mapping[str, OpenAI] = {}
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
+        for name, upstream in self.watched.items():
+            family.add_metric((name,), upstream.in_flight)
+        yield family
+
+
+def _overhead(exchange: Exchange) -> float:
+    """Before the first attempt and after the last one's header; waiting for the app's own body is not ours."""
+    if not exchange.attempts:
+        return max(exchange.ended - exchange.started - exchange.request.waited, 0.0)
+    before = exchange.attempts[0].started - exchange.started - exchange.request.waited
+    response = exchange.response
+    head_at = response.head_at if response else 0.0
+    after = exchange.answered - head_at if head_at and exchange.answered else 0.0
+    return max(before + after, 0.0)

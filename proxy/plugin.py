@@ -1,0 +1,137 @@
+"""The plugin contract: all that a plugin imports, and all that the core knows of one.
+
+A plugin is a class with a strict Config and the hooks that it needs; hooks that it does not override cost nothing.
+A hook that raises a ProxyError refuses the request; anything else that it raises is judged by its `failure_mode`.
+State of one request lives on the exchange (`exchange[KEY]`) or in a stage, never on the plugin.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.errors import (
+    ClientFault,
+    NotFound,
+    Outcome,
+    PluginFailed,
+    ProxyError,
+    QuotaExceeded,
+    RateLimited,
+    Rejected,
+    StoreDown,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UpstreamFault,
+)
+from proxy.exchange import Attempt, Exchange, Key, Request, Response, Target
+from proxy.services import Services
+from proxy.sse import Event
+from proxy.stages import BodyFilter, EventFilter, EventTap, Stage, Tap
+from proxy.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
+__all__ = [
+    "Attempt",
+    "BodyFilter",
+    "ClientFault",
+    "Event",
+    "EventFilter",
+    "EventTap",
+    "Exchange",
+    "FailureMode",
+    "Key",
+    "NotFound",
+    "Outcome",
+    "Plugin",
+    "PluginConfig",
+    "PluginFailed",
+    "ProxyError",
+    "QuotaExceeded",
+    "RateLimited",
+    "Rejected",
+    "Request",
+    "Response",
+    "Services",
+    "Stage",
+    "StoreDown",
+    "Tap",
+    "Target",
+    "TooLarge",
+    "Unauthorized",
+    "Unavailable",
+    "UpstreamFault",
+    "Usage",
+]
+
+
+class FailureMode(StrEnum):
+    """What happens to a request when a plugin fails: CLOSED ends it, OPEN goes on without the plugin."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
+class PluginConfig(BaseModel):
+    """A plugin's settings in config.yaml: strict, frozen, unknown keys refused. These two every plugin has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    use: str | None = Field(
+        default=None,
+        description="where the class is, `package.module:Class` or a plugin's name; by default the entry's name",
+    )
+    failure_mode: FailureMode | None = Field(
+        default=None, description="`open` or `closed`: overrides what the plugin does when it fails"
+    )
+
+
+C = TypeVar("C", bound=PluginConfig)
+
+
+class Plugin(Generic[C]):
+    """One policy. `__init__` is pure; what needs a socket, a task or a file belongs into `lifespan`.
+
+    Requests meet the plugins of config.yaml from left to right, responses from right to left.
+    """
+
+    Config: ClassVar[type[PluginConfig]] = PluginConfig
+    needs: ClassVar[tuple[Key[Any], ...]] = ()
+    provides: ClassVar[tuple[Key[Any], ...]] = ()
+    reads_usage: ClassVar[bool] = False
+    failure_mode: ClassVar[FailureMode] = FailureMode.CLOSED
+
+    def __init__(self, config: C, *, name: str) -> None:
+        self.config = config
+        self.name = name
+
+    def lifespan(self, services: Services) -> AbstractAsyncContextManager[None] | None:
+        """Entered before the first request and left after the last."""
+
+    async def on_request(self, exchange: Exchange) -> Response | None:
+        """The request is here. A Response answers it: no later plugin and no upstream sees it."""
+
+    def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:  # noqa: ARG002
+        """Reorder or drop the route's targets. Pure: called again whenever targets are looked at."""
+        return targets
+
+    async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+        """A target is about to be tried; `attempt.headers` and `attempt.body` are this try's own."""
+
+    def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
+        """The try is over and `attempt.outcome` known: at once if it failed, else after the last byte.
+
+        Before anything went down, `attempt.retry` says whether the next target is tried: plugins set or clear it.
+        """
+
+    async def on_response(self, exchange: Exchange, response: Response) -> Stage | None:
+        """Status and header are here, also of refusals and of other plugins' answers; a Stage joins the body's relay."""
+
+    async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
+        """After the last byte, exactly once for every request that met this plugin, whatever happened."""

@@ -1,0 +1,164 @@
+"""From the names in config.yaml to plugin instances: entry points, `use:`, strict settings, and the order checked.
+
+Only what the YAML names is imported. Everything wrong is a Problem with its line; nothing here raises for bad input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from proxy.plugin import Plugin, PluginConfig
+from proxy.source import validate
+from proxy.wording import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.config import Config, PluginEntry, Route
+    from proxy.source import Path, Problem, Source
+
+GROUP = "weir.plugins"
+ASYNC_HOOKS = frozenset({"on_request", "on_attempt", "on_response", "on_complete"})
+PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan"})
+
+AnyPlugin = Plugin[Any]
+
+
+def installed() -> dict[str, importlib.metadata.EntryPoint]:
+    """Every plugin that a package on this machine offers, not imported."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+
+
+class Registry:
+    """Builds the plugins of one config; entries with the same settings share one instance."""
+
+    def __init__(self, source: Source, problems: list[Problem]) -> None:
+        self._source = source
+        self._problems = problems
+        self._classes: dict[str, type[AnyPlugin] | None] = {}
+        self._instances: dict[tuple[str, bytes], AnyPlugin | None] = {}
+
+    @property
+    def instances(self) -> list[AnyPlugin]:
+        return [instance for instance in self._instances.values() if instance is not None]
+
+    def chain(self, config: Config, index: int) -> list[AnyPlugin]:
+        """The plugins of route `index`, in order, with its overrides; an incomplete list where problems were noted."""
+        route = config.routes[index]
+        plugins: list[AnyPlugin] = []
+        for position, entry in enumerate(config.plugins):
+            override = route.plugins.get(entry.name, {})
+            if override is False:
+                continue
+            at: Path = ("plugins", position, entry.name)
+            source = self._source
+            if override:
+                at = ("routes", index, "plugins", entry.name)
+                source = source.overlaid(("plugins", position, entry.name), at)
+            plugin = self._instance(entry, {**entry.settings, **override}, at, source)
+            if plugin is not None:
+                self._check_needs(plugin, plugins, config, route, at)
+                plugins.append(plugin)
+        return plugins
+
+    def check_unused(self, config: Config) -> None:
+        """An entry that every route switches off is still checked."""
+        for position, entry in enumerate(config.plugins):
+            self._instance(entry, entry.settings, ("plugins", position, entry.name), self._source)
+
+    def _instance(self, entry: PluginEntry, settings: dict[str, Any], at: Path, source: Source) -> AnyPlugin | None:
+        key = (entry.name, orjson.dumps(settings, option=orjson.OPT_SORT_KEYS, default=str))
+        if key not in self._instances:
+            self._instances[key] = self._build(entry.name, settings, at, source)
+        return self._instances[key]
+
+    def _build(self, name: str, settings: dict[str, Any], at: Path, source: Source) -> AnyPlugin | None:
+        cls = self._class(name, str(settings.get("use") or name), at)
+        if cls is None:
+            return None
+        config: PluginConfig | None = validate(source, cls.Config, settings, at, self._problems)
+        if config is None:
+            return None
+        try:
+            return cls(config, name=name)
+        except (ValueError, TypeError) as error:
+            self._note(
+                at, f"plugin '{name}' does not accept its settings: {error}", "see `weir plugins` for what it takes"
+            )
+            return None
+
+    def _class(self, name: str, use: str, at: Path) -> type[AnyPlugin] | None:
+        if use not in self._classes:
+            found = self._import(name, use, at)
+            self._classes[use] = found if found is not None and self._is_sound(name, found, at) else None
+        return self._classes[use]
+
+    def _import(self, name: str, use: str, at: Path) -> type[AnyPlugin] | None:
+        module, _, attribute = use.partition(":")
+        try:
+            if attribute:
+                return _checked(getattr(importlib.import_module(module), attribute))
+            points = installed()
+            if use in points:
+                return _checked(points[use].load())
+        except Exception as error:  # noqa: BLE001 - a plugin's module may raise anything while it is imported
+            self._note(at, f"plugin '{name}' cannot be imported: {error}", "check `use:` and what is installed")
+            return None
+        self._note(at, f"no plugin is named '{use}'", nearest(use, points, "installed plugins"))
+        return None
+
+    def _is_sound(self, name: str, cls: type[AnyPlugin], at: Path) -> bool:
+        faults = list(faults_of(cls))
+        for what, fix in faults:
+            self._note(at, f"plugin '{name}' ({cls.__qualname__}): {what}", fix)
+        return not faults
+
+    def _check_needs(
+        self, plugin: AnyPlugin, before: Sequence[AnyPlugin], config: Config, route: Route, at: Path
+    ) -> None:
+        provided = {key for earlier in before for key in earlier.provides}
+        for key in plugin.needs:
+            if key not in provided:
+                names = ", ".join(self._providers(config, key)) or "a plugin that provides it"
+                what = f"plugin '{plugin.name}' needs '{key.name}', which none before it gives on route '{route.name}'"
+                self._note(at, what, f"put {names} before it")
+
+    def _providers(self, config: Config, key: Any) -> list[str]:
+        chain = {entry.name for entry in config.plugins}
+        return [plugin.name for plugin in self.instances if key in plugin.provides and plugin.name in chain]
+
+    def _note(self, at: Path, what: str, fix: str) -> None:
+        problem = self._source.problem(at, what, fix)
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+
+def faults_of(cls: type[AnyPlugin]) -> list[tuple[str, str]]:
+    """What is wrong with a plugin class before it is ever called, as (what, fix)."""
+    hooks = ASYNC_HOOKS | PLAIN_HOOKS
+    faults = [
+        (f"there is no hook '{attribute}'", nearest(attribute, hooks, "hooks"))
+        for attribute in vars(cls)
+        if attribute.startswith(("on_", "select_")) and attribute not in hooks
+    ]
+    for hook in sorted(hooks):
+        is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(cls, hook)))
+        if is_async != (hook in ASYNC_HOOKS):
+            kind = "async def" if hook in ASYNC_HOOKS else "def"
+            faults.append((f"hook '{hook}' has the wrong kind", f"write it as `{kind} {hook}`"))
+    return faults
+
+
+def overrides(plugin: AnyPlugin, hook: str) -> bool:
+    return getattr(type(plugin), hook) is not getattr(Plugin, hook)
+
+
+def _checked(found: Any) -> type[AnyPlugin]:
+    if not (inspect.isclass(found) and issubclass(found, Plugin)):
+        raise TypeError(f"{found!r} is not a subclass of proxy.plugin.Plugin")
+    return found

@@ -1,0 +1,192 @@
+"""Sends one response: picks its relay, writes its header with Weir's own fields, and lets the body run."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import orjson
+from typing_extensions import override
+
+from proxy.answer import Answer
+from proxy.buffer import decoded_body, filtered_body
+from proxy.chain import Placed, mode_of
+from proxy.encoding import decoder_for, is_plain
+from proxy.errors import BadAnswer, Interrupted, Outcome
+from proxy.exchange import Response
+from proxy.plugin import FailureMode
+from proxy.relay import EventRelay, Pipe, StreamRelay, TapRelay
+from proxy.stages import BodyFilter, EventFilter, Tap
+from proxy.usage import usage_from_body
+
+if TYPE_CHECKING:
+    from proxy.downstream import Downstream
+    from proxy.encoding import Decoder
+    from proxy.exchange import Exchange
+    from proxy.headers import Fields
+
+GENERATING = frozenset({"chat", "completions", "responses", "generate"})
+"""Endpoints whose streams end with a terminal."""
+
+MAX_USAGE_BYTES = 8 * 2**20
+"""Larger JSON answers are not held for their usage."""
+
+_BODILESS = frozenset({204, 304})
+_WAYS = 1024
+
+
+async def send(exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream) -> None:
+    """Write the response, and leave its outcome on the exchange; raises ProxyError only while nothing was written."""
+    exchange.response, exchange.error = response, response.error
+    if stages and any(isinstance(placed.stage, BodyFilter) for placed in stages):
+        response = await _filtered(exchange, response, stages)
+        stages = []
+    relay = _relay(exchange, response, stages, downstream)
+    _start(exchange, response, relay, downstream)
+    try:
+        await _run(response, relay, downstream)
+    finally:
+        downstream.source = None
+        exchange.outcome = _outcome(response, relay)
+        relay.close(exchange.outcome)
+
+
+async def _run(response: Response, relay: Pipe, downstream: Downstream) -> None:
+    if response.incoming is not None:
+        downstream.source = response.incoming
+        response.incoming.attach(relay)
+        downstream.flush()
+        await response.incoming.over()
+        return
+    if response.body:
+        relay.feed(response.body)
+    if relay.outcome is None:
+        relay.end([])
+    downstream.flush()
+
+
+async def _filtered(exchange: Exchange, response: Response, stages: list[Placed]) -> Response:
+    """The buffer relay's answer: a body that is here, with a length of its own."""
+    try:
+        body = await decoded_body(response)
+    except Interrupted as error:
+        raise BadAnswer(error.message, code=error.error_code) from error
+    _note_usage(exchange, body)
+    body = await filtered_body(body, stages, exchange.chain)
+    answer = Response.of_fields(response, _without(response.fields(), b"content-length", b"content-encoding"))
+    answer.body = body
+    return answer
+
+
+def _relay(exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream) -> Pipe:
+    if exchange.request.method == "HEAD" or response.status in _BODILESS:
+        return TapRelay(exchange, downstream, stages, None)
+    encoding = response.field(b"content-encoding")
+    if encoding and not is_plain(encoding):
+        return _encoded(exchange, response, stages, downstream, decoder_for(encoding))
+    return _decoded(exchange, response, stages, downstream, None)
+
+
+def _encoded(
+    exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream, decoder: Decoder | None
+) -> Pipe:
+    """Beside an encoding that is known the body can be read; any other is relayed as bytes."""
+    if decoder is not None:
+        return _decoded(exchange, response, stages, downstream, decoder)
+    if any(isinstance(p.stage, EventFilter) and mode_of(p.plugin) is FailureMode.CLOSED for p in stages):
+        raise BadAnswer("the upstream streams in an encoding that no plugin can read, though `identity` was asked for")
+    return Pipe(exchange, downstream)
+
+
+def _decoded(
+    exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream, decoder: Decoder | None
+) -> Pipe:
+    if response.is_event_stream:
+        filters = any(isinstance(placed.stage, EventFilter) for placed in stages)
+        kind = EventRelay if filters else StreamRelay
+        return kind(exchange, downstream, stages, decoder, _answer(exchange, response))
+    if exchange.chain.reads_usage and response.content_type.endswith(b"json"):
+        stages = [Placed(next(p for p in exchange.chain.plugins if p.reads_usage), _UsageTap(exchange)), *stages]
+    return TapRelay(exchange, downstream, stages, decoder) if stages else Pipe(exchange, downstream)
+
+
+def _answer(exchange: Exchange, response: Response) -> Answer:
+    expected = exchange.request.endpoint in GENERATING and response.status == 200
+    return Answer(expected=expected, reads_usage=exchange.chain.reads_usage)
+
+
+def _start(exchange: Exchange, response: Response, relay: Pipe, downstream: Downstream) -> None:
+    fields = response.fields()
+    is_framed = bool(response.field(b"content-length"))
+    if isinstance(relay, StreamRelay):
+        is_decoded = isinstance(relay, EventRelay)
+        fields = _without(fields, b"content-length", b"content-encoding" if is_decoded else b"")
+        is_framed = False
+    elif response.incoming is None:
+        fields = [*_without(fields, b"content-length"), (b"Content-Length", b"%d" % len(response.body))]
+        is_framed = True
+    own = _own_lines(exchange, has_id=bool(response.field(b"x-request-id")))
+    downstream.start(response.status, response.reason, fields, own, is_framed=is_framed)
+    exchange.answered = time.monotonic()
+
+
+def _own_lines(exchange: Exchange, *, has_id: bool) -> bytes:
+    """Weir's own header fields; `x-request-id` only where the upstream sent none."""
+    identity = exchange.id.encode()
+    lines = b"x-weir-request-id: %b\r\n" % identity
+    if not has_id:
+        lines += b"x-request-id: %b\r\n" % identity
+    attempts = exchange.attempts
+    return lines + _way_lines(exchange.route, attempts[-1].target.upstream if attempts else "", len(attempts))
+
+
+@lru_cache(_WAYS)
+def _way_lines(route: str, upstream: str, attempts: int) -> bytes:
+    lines = f"x-weir-route: {route}\r\n" if route else ""
+    if upstream:
+        lines += f"x-weir-upstream: {upstream}\r\nx-weir-attempts: {attempts}\r\n"
+    return lines.encode()
+
+
+def _outcome(response: Response, relay: Pipe) -> Outcome:
+    """How the exchange ended, seen from the app."""
+    if relay.outcome is not Outcome.OK:
+        return relay.outcome or Outcome.CLIENT_ABORT
+    if response.error is not None:
+        return response.error.outcome
+    if response.status >= 500:
+        return Outcome.UPSTREAM_ERROR
+    return Outcome.CLIENT_ERROR if response.status >= 400 else Outcome.OK
+
+
+def _without(fields: Fields, *names: bytes) -> Fields:
+    return [field for field in fields if field[0].lower() not in names]
+
+
+def _note_usage(exchange: Exchange, body: bytes) -> None:
+    if exchange.chain.reads_usage:
+        try:
+            exchange.usage = usage_from_body(orjson.loads(body))
+        except ValueError:
+            exchange.usage = None
+
+
+class _UsageTap(Tap):
+    """Holds a JSON answer, bounded, and reads its usage at the end."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._chunks: list[bytes] = []
+        self._room = MAX_USAGE_BYTES
+
+    @override
+    def feed(self, chunk: bytes) -> None:
+        self._room -= len(chunk)
+        if self._room >= 0:
+            self._chunks.append(chunk)
+
+    @override
+    def finish(self, outcome: Outcome) -> None:
+        if self._room >= 0:
+            _note_usage(self._exchange, b"".join(self._chunks))

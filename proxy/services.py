@@ -1,0 +1,56 @@
+"""What plugins may use of the house: tasks, metrics, the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from prometheus_client import CollectorRegistry
+
+log = logging.getLogger("weir.tasks")
+
+
+class Tasks:
+    """Background tasks that somebody holds: their failures are logged, and a stop waits for them, bounded."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what still runs, then cancel it."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=1)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task failed", extra={"task": task.get_name()}, exc_info=error)
+
+
+class Services:
+    """Handed to every plugin's `lifespan`. `clock` gives monotonic seconds; `metrics` is the process's registry."""
+
+    def __init__(
+        self, metrics: CollectorRegistry, tasks: Tasks | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.metrics = metrics
+        self.tasks = tasks or Tasks()
+        self.clock = clock

@@ -1,0 +1,69 @@
+"""The stages of a response: small objects, one per response, through which its body runs.
+
+The strictest one that a chain returns picks the relay: none (pipe), Tap and EventTap (tap), EventFilter (events),
+BodyFilter (buffer).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.errors import Outcome
+    from proxy.sse import Event
+
+
+class Stage:
+    """What all stages are; plugins subclass one of the four kinds below."""
+
+    __slots__ = ()
+
+
+class Tap(Stage):
+    """Watches the bytes after they were written: it cannot delay or break the answer; one that raises is dropped."""
+
+    __slots__ = ()
+
+    def feed(self, chunk: bytes) -> None:
+        """One chunk of the decoded body, as this plugin's place in the chain sees it."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """No more will come."""
+
+
+class EventTap(Stage):
+    """Watches the events of a stream (`response.is_event_stream`), after they were written."""
+
+    __slots__ = ()
+
+    def feed(self, event: Event) -> None:
+        """One event with data; comments pass by."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """No more will come."""
+
+
+class EventFilter(Stage):
+    """Changes, drops, holds or adds events of a stream. An event that is handed back as it came leaves as it came."""
+
+    __slots__ = ()
+
+    def feed(self, event: Event) -> Iterable[Event]:
+        """What goes on in place of one event with data; comments pass by at once."""
+        return (event,)
+
+    def finish(self, outcome: Outcome) -> Iterable[Event]:  # noqa: ARG002 - for those who override
+        """What was held, to be sent before the stream ends; `outcome` says whether it ended well."""
+        return ()
+
+
+class BodyFilter(Stage):
+    """Changes the whole body at once. On a stream it costs the time to the first token: the start-up log warns."""
+
+    __slots__ = ()
+
+    async def apply(self, body: bytes) -> bytes:
+        """The body that goes on; the decoded body comes in."""
+        return body

@@ -1,0 +1,373 @@
+"""HTTP/1.1 to an upstream: one socket, one exchange at a time, parsed by httptools within `data_received`.
+
+Time limits are one deadline and one lazily re-armed timer per connection, so that a chunk costs an assignment only:
+connect and pool waits are the pool's, this file knows `first_byte`, `idle` and `total`, and keep-alive while idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import select
+import time
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, cast
+
+import httptools
+from typing_extensions import override
+
+from proxy.errors import BadAnswer, DownstreamStalled, Dropped, Interrupted, ProxyError, UpstreamTimeout
+from proxy.upstream.incoming import Incoming
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from proxy.headers import Fields
+
+MAX_HEAD_BYTES = 256 * 1024
+"""Status line and header fields of one answer, as read; real ones stay below 10 KiB."""
+
+NO_BODY = frozenset({204, 304})
+
+PROBE_AFTER = 0.1
+"""Seconds of rest after which a pooled connection is looked at again before it is used."""
+
+_HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds; infinity where there is no limit."""
+
+    first_byte: float = math.inf
+    idle: float = math.inf
+    total: float = math.inf
+
+
+class _Phase(Enum):
+    IDLE = auto()
+    UPLOAD = auto()
+    WAIT = auto()
+    BODY = auto()
+
+
+class Connection(asyncio.Protocol):
+    __slots__ = (
+        "_close_delimited",
+        "_deadline",
+        "_fields",
+        "_final_deadline",
+        "_head_bytes",
+        "_heard_at",
+        "_incoming",
+        "_is_reading",
+        "_keep",
+        "_limits",
+        "_method",
+        "_on_idle",
+        "_on_lost",
+        "_parser",
+        "_phase",
+        "_reason",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "_uploading",
+        "_writable",
+        "idle_since",
+        "is_reused",
+        "keep_alive_hint",
+        "loop",
+        "name",
+        "on_body",
+    )
+
+    def __init__(self, name: str, on_idle: Callable[[Connection], None], on_lost: Callable[[Connection], None]) -> None:
+        self.name = name
+        self.loop = asyncio.get_running_loop()
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._incoming: Incoming | None = None
+        self._fields: Fields = []
+        self._reason = b""
+        self._method = ""
+        self._limits = Limits()
+        self._phase = _Phase.IDLE
+        self._deadline = self._final_deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._head_bytes = 0
+        self._heard_at = 0.0
+        self._uploading = False
+        self._close_delimited = False
+        self._keep = False
+        self._is_reading = True
+        self._writable: asyncio.Future[None] | None = None
+        self.idle_since = 0.0
+        self.is_reused = False
+        self.keep_alive_hint = math.inf
+
+    # -- one exchange
+
+    def start(
+        self, method: str, data: bytes, limits: Limits, on_interim: Callable[[int, bytes, Fields], None], *, more: bool
+    ) -> Incoming:
+        """Write a request's head (and its body, where that is at hand: then not `more`)."""
+        incoming = self._incoming = Incoming(self.loop, self, on_interim)
+        self.on_body = incoming.chunks.append  # a method of C: no frame of Python's for each chunk
+        self._parser = httptools.HttpResponseParser(self)
+        self._fields = []
+        self._reason = b""
+        self._method = method
+        self._limits = limits
+        self._head_bytes = 0
+        self._keep = self._close_delimited = False
+        self._uploading = more
+        self._final_deadline = self.loop.time() + limits.total
+        self._enter(_Phase.UPLOAD if more else _Phase.WAIT, limits.idle if more else limits.first_byte)
+        assert self._transport is not None
+        self._transport.write(data)
+        return incoming
+
+    async def upload(self, data: bytes) -> None:
+        """Write a piece of the request's body, no faster than the upstream reads it."""
+        if self._transport is None or self._incoming is None:
+            return
+        self._transport.write(data)
+        if self._phase is _Phase.UPLOAD:
+            self._enter(_Phase.UPLOAD, self._limits.idle)
+        if self._writable is not None:
+            await self._writable
+
+    def end_upload(self) -> None:
+        self._uploading = False
+        if self._phase is _Phase.UPLOAD:
+            self._enter(_Phase.WAIT, self._limits.first_byte)
+
+    def abort(self) -> None:
+        """Drop the socket at once: the upstream learns within a round trip that nobody waits."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def is_usable(self) -> bool:
+        """Whether a request may be written: the far side has neither closed nor said anything unasked.
+
+        The event loop may not have seen yet what the kernel has, hence the look into the socket.
+        """
+        if self._transport is None or self._transport.is_closing():
+            return False
+        if self.loop.time() - self.idle_since < PROBE_AFTER:
+            return True
+        return not _has_hung_up(self._transport.get_extra_info("socket"))
+
+    def pause(self) -> None:
+        if self._is_reading and self._transport is not None and not self._transport.is_closing():
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._is_reading and self._transport is not None and not self._transport.is_closing():
+            self._is_reading = True
+            self._transport.resume_reading()
+            if self._phase is _Phase.BODY:
+                self._enter(_Phase.BODY, self._limits.idle)
+
+    def rest(self, seconds: float) -> None:
+        """Wait in the pool, `seconds` at most."""
+        self._enter(_Phase.IDLE, seconds)
+
+    # -- asyncio.Protocol
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        incoming = self._incoming
+        if incoming is None or self._parser is None:
+            self.abort()
+            return
+        if self._phase is _Phase.BODY:
+            self._heard_at = self.loop.time()
+        elif self._is_too_long(data):
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._garbage()
+            return
+        incoming.deliver()
+
+    @override
+    def eof_received(self) -> None:
+        incoming = self._incoming
+        if self._close_delimited and incoming is not None:
+            self._complete(incoming)
+            incoming.deliver()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self.resume_writing()
+        self._on_lost(self)
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.fail(self._lost(incoming))
+
+    @override
+    def pause_writing(self) -> None:
+        self._writable = self.loop.create_future()
+
+    @override
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # -- httptools
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason = reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value.strip()))
+
+    def on_headers_complete(self) -> None:
+        incoming, parser = self._incoming, self._parser
+        assert incoming is not None
+        assert parser is not None
+        status = parser.get_status_code()
+        if status < 200:
+            return
+        incoming.head_at = time.monotonic()
+        fields, self._fields = self._fields, incoming.trailers
+        self._enter(_Phase.BODY, self._limits.idle)
+        index = {name.lower(): value for name, value in fields}
+        self._note_framing(status, index)
+        incoming.begin(status, self._reason, fields, index)
+        if self._method == "HEAD" or status in NO_BODY:
+            self._complete(incoming)
+
+    def on_message_complete(self) -> None:
+        incoming, parser = self._incoming, self._parser
+        assert parser is not None
+        if incoming is None:
+            return
+        status = parser.get_status_code()
+        if status < 200:
+            fields, self._fields = self._fields, []
+            reason, self._reason = self._reason, b""
+            incoming.interim(status, reason, fields)
+        else:
+            self._complete(incoming)
+
+    # -- inside
+
+    def _note_framing(self, status: int, names: dict[bytes, bytes]) -> None:
+        framed = b"content-length" in names or b"transfer-encoding" in names
+        self._close_delimited = not framed and status not in NO_BODY and self._method != "HEAD"
+        assert self._parser is not None
+        self._keep = not self._close_delimited and _is_persistent(self._parser.get_http_version(), names)
+        self.keep_alive_hint = _seconds_offered(names.get(b"keep-alive", b""))
+
+    def _complete(self, incoming: Incoming) -> None:
+        """The last byte is here: the connection is free again before its receiver hears of the end."""
+        if incoming.is_complete:
+            return
+        incoming.complete()
+        self._incoming = None
+        if self._uploading:
+            self.abort()
+        elif self._keep:
+            self.is_reused = True
+            self.resume()
+            self._on_idle(self)
+        elif self._transport is not None:
+            self._transport.close()
+
+    def _is_too_long(self, data: bytes) -> bool:
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._garbage("its header is too large")
+        return self._head_bytes > MAX_HEAD_BYTES
+
+    def _garbage(self, what: str = "its answer is not HTTP/1.1") -> None:
+        incoming, self._incoming = self._incoming, None
+        self.abort()
+        if incoming is not None:
+            incoming.fail(BadAnswer(f"upstream '{self.name}': {what}"))
+
+    def _lost(self, incoming: Incoming) -> ProxyError:
+        if incoming.status:
+            return Interrupted(f"upstream '{self.name}' closed the connection in the middle of its answer")
+        return Dropped(f"upstream '{self.name}' closed the connection before it answered")
+
+    # -- time
+
+    def _enter(self, phase: _Phase, seconds: float) -> None:
+        self._phase = phase
+        self._deadline = self.loop.time() + seconds
+        if phase is not _Phase.IDLE:
+            self._deadline = min(self._deadline, self._final_deadline)
+        if self._deadline < self._timer_at:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._deadline
+        self._timer = self.loop.call_at(self._deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        if self._phase is _Phase.BODY:
+            idle_until = self._heard_at + self._limits.idle
+            self._deadline = min(max(self._deadline, idle_until), self._final_deadline)
+        if self.loop.time() + 0.001 < self._deadline:
+            if self._deadline < math.inf:
+                self._arm()
+            return
+        incoming, self._incoming = self._incoming, None
+        self.abort()
+        if incoming is not None:
+            incoming.fail(self._expired())
+
+    def _expired(self) -> ProxyError:
+        upstream = f"upstream '{self.name}'"
+        if self._deadline == self._final_deadline:
+            kind = Interrupted if self._phase is _Phase.BODY else UpstreamTimeout
+            return kind(f"{upstream} did not finish within its total time limit", code="upstream_timeout")
+        if self._phase is _Phase.BODY and not self._is_reading:
+            return DownstreamStalled("the client stopped reading its answer")
+        if self._phase is _Phase.BODY:
+            return Interrupted(f"{upstream} fell silent in the middle of its answer", code="upstream_timeout")
+        if self._phase is _Phase.UPLOAD:
+            return UpstreamTimeout(f"the request's body stopped flowing to {upstream}")
+        return UpstreamTimeout(f"{upstream} did not begin to answer in time")
+
+
+def _is_persistent(version: str, names: dict[bytes, bytes]) -> bool:
+    connection = names.get(b"connection", b"").lower()
+    return b"keep-alive" in connection if version == "1.0" else b"close" not in connection
+
+
+def _seconds_offered(value: bytes) -> float:
+    """`timeout=N` of a Keep-Alive field."""
+    for part in value.split(b","):
+        name, _, number = part.strip().partition(b"=")
+        if name.strip().lower() == b"timeout" and number.strip().isdigit():
+            return float(number)
+    return math.inf
+
+
+def _has_hung_up(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), _HUNG_UP)
+    return bool(poll.poll(0))

@@ -1,0 +1,196 @@
+"""One answer as it arrives from an upstream.
+
+The connection parses and fills it; whoever relays it attaches a receiver. What comes before that is held, and the
+connection stops reading when more than HOLD_BYTES wait, so that a slow reader slows the upstream down.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.errors import BadAnswer, ProxyError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from proxy.headers import Fields
+    from proxy.upstream.connection import Connection
+
+HOLD_BYTES = 256 * 1024
+
+
+class Receiver(Protocol):
+    """Where an answer's body is pushed, each call within the read that brought it; `end` or `fail` comes once, last."""
+
+    def feed(self, chunk: bytes) -> None: ...
+    def end(self, trailers: Fields) -> None: ...
+    def fail(self, error: ProxyError) -> None: ...
+
+
+class Incoming:
+    """`head` is done when status and header are here, or has what went wrong instead."""
+
+    __slots__ = (
+        "_connection",
+        "_held",
+        "_loop",
+        "_on_interim",
+        "_over",
+        "_receiver",
+        "chunks",
+        "error",
+        "fields",
+        "head",
+        "head_at",
+        "index",
+        "is_complete",
+        "reason",
+        "status",
+        "trailers",
+        "uploading",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, connection: Connection, on_interim: Callable[[int, bytes, Fields], None]
+    ) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._on_interim = on_interim
+        self.head: asyncio.Future[None] = loop.create_future()
+        self._over: asyncio.Future[None] | None = None
+        self._receiver: Receiver | None = None
+        self.chunks: list[bytes] = []
+        self._held = 0
+        self.status = 0
+        self.reason = b""
+        self.fields: Fields = []
+        self.index: dict[bytes, bytes] = {}
+        self.trailers: Fields = []
+        self.head_at = 0.0
+        self.is_complete = False
+        self.error: ProxyError | None = None
+        self.uploading: asyncio.Future[None] | None = None
+
+    # -- the relaying side
+
+    def attach(self, receiver: Receiver) -> None:
+        """From now on the body is pushed into `receiver`; what has come so far at once."""
+        self._receiver = receiver
+        self.deliver()
+        if not self.is_complete:
+            self._connection.resume()
+
+    async def over(self) -> None:
+        """Wait until the receiver's `end` or `fail` was called."""
+        if self._receiver is not None:
+            self._over = self._loop.create_future()
+            await self._over
+
+    def pause(self) -> None:
+        """Stop reading from the upstream: the receiver's side is full."""
+        self._connection.pause()
+
+    def resume(self) -> None:
+        self._connection.resume()
+
+    def cancel(self) -> None:
+        """Nobody wants the rest: drop the connection, so that the upstream stops working."""
+        self._receiver = None
+        self._stop_upload()
+        if not self.is_complete:
+            self._connection.abort()
+
+    def finish(self) -> None:
+        """The receiver is done before the upstream is."""
+        self.cancel()
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    # -- the connection's side
+
+    def begin(self, status: int, reason: bytes, fields: Fields, index: dict[bytes, bytes]) -> None:
+        """`index`: the fields by their lower-case names."""
+        self.status, self.reason, self.fields, self.index = status, reason, fields, index
+        if not self.head.done():
+            self.head.set_result(None)
+
+    def interim(self, status: int, reason: bytes, fields: Fields) -> None:
+        self._on_interim(status, reason, fields)
+
+    def deliver(self) -> None:
+        """Hand on what one read brought, as one chunk; and the end, if that has come."""
+        if self._receiver is None:
+            self._hold()
+            return
+        if self.chunks:
+            chunk = self.chunks.pop() if len(self.chunks) == 1 else b"".join(self.chunks)
+            self.chunks.clear()
+            self._receiver.feed(chunk)
+        if self.is_complete or self.error is not None:
+            self._close()
+
+    def _hold(self) -> None:
+        if self.is_complete or not self.chunks:
+            return
+        self._held += len(self.chunks[-1])
+        if self._held > HOLD_BYTES:
+            self._connection.pause()
+
+    def complete(self) -> None:
+        self.is_complete = True
+
+    def fail(self, error: ProxyError) -> None:
+        if self.is_complete or self.error is not None:
+            return
+        self.error = error
+        if not self.head.done():
+            self.head.set_exception(error)
+        self.deliver()
+
+    def _stop_upload(self) -> None:
+        if self.uploading is not None and not self.uploading.done():
+            self.uploading.cancel()
+
+    def _close(self) -> None:
+        self._stop_upload()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            if self.error is None:
+                receiver.end(self.trailers)
+            else:
+                receiver.fail(self.error)
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+
+async def whole(incoming: Incoming, limit: int) -> bytes:
+    """The whole body; more than `limit` bytes, or a broken answer, raise."""
+    body = _Whole(incoming, limit)
+    incoming.attach(body)
+    await incoming.over()
+    if body.error is not None:
+        raise body.error
+    return b"".join(body.chunks)
+
+
+class _Whole:
+    def __init__(self, incoming: Incoming, limit: int) -> None:
+        self.chunks: list[bytes] = []
+        self.error: ProxyError | None = None
+        self._incoming = incoming
+        self._room = limit
+
+    def feed(self, chunk: bytes) -> None:
+        self._room -= len(chunk)
+        if self._room < 0:
+            self.error = BadAnswer("the upstream's answer is too large to be held as a whole")
+            self._incoming.finish()
+        else:
+            self.chunks.append(chunk)
+
+    def end(self, trailers: Fields) -> None:
+        pass
+
+    def fail(self, error: ProxyError) -> None:
+        self.error = error

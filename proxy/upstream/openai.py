@@ -1,0 +1,164 @@
+"""An OpenAI-compatible upstream: where a path goes, which credential it gets, and one request to it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import urllib.parse
+from typing import TYPE_CHECKING
+
+from proxy.errors import ConnectFailed, Dropped, PluginFailed, ProxyError
+from proxy.headers import downstream_fields, upstream_fields
+from proxy.upstream.connection import Connection, Limits
+from proxy.upstream.dial import Dialer, Origin
+from proxy.upstream.pool import REST_PLAIN, REST_TLS, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy import config
+    from proxy.exchange import Attempt, Request
+    from proxy.headers import Fields
+    from proxy.upstream.incoming import Incoming
+
+    OnInterim = Callable[[int, bytes, Fields], None]
+
+LAST_CHUNK = b"0\r\n\r\n"
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class OpenAI:
+    def __init__(self, name: str, settings: config.Upstream) -> None:
+        self.name = name
+        self.settings = settings
+        self.key = settings.api_key.get_secret_value() if settings.api_key else None
+        self._credential = None if self.key is None else ("Authorization", f"Bearer {self.key}")
+        self.drains = settings.on_disconnect == "drain"
+        self.in_flight = 0
+        self._passthrough = settings.auth == "passthrough"
+        self._base = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
+        self._origin = _origin(settings)
+        self._host = self._origin.authority
+        self._limits = _limits(settings.timeouts)
+        rest = REST_TLS if self._origin.tls else REST_PLAIN
+        self.pool = Pool(
+            name,
+            Dialer(name, self._origin),
+            size=settings.max_connections,
+            connect=settings.timeouts.connect,
+            rest=rest if settings.keepalive is None else settings.keepalive,
+        )
+
+    def locate(self, target: str) -> str:
+        """The request target at the upstream for one at Weir: below `/v1` it continues `base_url`, as in OpenAI's SDKs.
+
+        Any other path stands beside the `/v1` of `base_url`: `/health` of `http://host/v1` is `http://host/health`.
+        """
+        if target.startswith(("/v1/", "/v1?")) or target == "/v1":
+            return (self._base + target[3:]) or "/"
+        return self._base.removesuffix("/v1") + target
+
+    def request_fields(self, request: Request) -> list[tuple[str, str]]:
+        """A fresh copy of what may go up, with this upstream's own credential."""
+        fields = upstream_fields(request.headers, passthrough=self._passthrough)
+        if self._credential is not None:
+            fields.append(self._credential)
+        return fields
+
+    def response_fields(self, incoming: Incoming) -> Fields:
+        """What may go down of an answer's header."""
+        return downstream_fields(incoming.fields, incoming.index, passthrough=self._passthrough)
+
+    async def send(self, request: Request, attempt: Attempt, on_interim: OnInterim) -> Incoming:
+        """One request; returns when status and header are here. Raises UpstreamFault, or what the upload raised.
+
+        A request is written a second time only if it cannot do anything twice: no body, a method that only asks, and a
+        connection that had rested and went without a word.
+        """
+        data = self._written(request, attempt)
+        connection = self.pool.rested() or await self._usable()
+        while True:
+            is_harmless = connection.is_reused and attempt.body == b"" and request.method in IDEMPOTENT
+            incoming = self._start(connection, data, request, attempt, on_interim)
+            try:
+                await incoming.head
+            except BaseException as error:
+                incoming.cancel()
+                if not (is_harmless and isinstance(error, Dropped)):
+                    raise
+            else:
+                return incoming
+            connection = await self._usable()
+
+    async def _usable(self) -> Connection:
+        for _ in range(3):
+            connection = await self.pool.fresh()
+            if connection.is_usable():
+                return connection
+        raise ConnectFailed(f"upstream '{self.name}' closes connections as soon as they are made")
+
+    def _start(
+        self, connection: Connection, data: bytes, request: Request, attempt: Attempt, on_interim: OnInterim
+    ) -> Incoming:
+        has_more = attempt.body is None
+        incoming = connection.start(request.method, data, self._limits, on_interim, more=has_more)
+        if has_more:
+            incoming.uploading = asyncio.ensure_future(_upload(request, connection, incoming))
+        return incoming
+
+    def _written(self, request: Request, attempt: Attempt) -> bytes:
+        """The request as bytes: its head, and its body where that is at hand."""
+        fields = attempt.fields()
+        text = "\r\n".join(map(": ".join, fields))
+        if text.count("\n") != max(len(fields) - 1, 0) or text.count("\r") != text.count("\n"):
+            raise PluginFailed("a plugin put a line break into a request header")
+        framing = "\r\nTransfer-Encoding: chunked" if _is_chunked(attempt, request) else ""
+        start = f"{request.method} {self.locate(request.target)} HTTP/1.1\r\nHost: {self._host}\r\n"
+        head = f"{start}{text}{framing}\r\n\r\n".encode("utf-8", "surrogateescape")
+        if not attempt.body:
+            return head
+        return head + (_chunk(attempt.body) + LAST_CHUNK if framing else attempt.body)
+
+
+async def _upload(request: Request, connection: Connection, incoming: Incoming) -> None:
+    is_chunked = "content-length" not in request.headers
+    try:
+        async for chunk in request.upload():
+            await connection.upload(_chunk(chunk) if is_chunked else chunk)
+        if is_chunked:
+            await connection.upload(LAST_CHUNK)
+        connection.end_upload()
+    except ProxyError as error:
+        incoming.fail(error)
+        incoming.cancel()
+
+
+def _is_chunked(attempt: Attempt, request: Request) -> bool:
+    """A body without a length: one that came chunked goes on chunked."""
+    return attempt.body != b"" and "content-length" not in request.headers
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _origin(settings: config.Upstream) -> Origin:
+    url = urllib.parse.urlsplit(settings.base_url)
+    tls = _tls(settings.tls) if url.scheme == "https" else None
+    return Origin(url.hostname or "", url.port or (443 if tls else 80), tls)
+
+
+def _tls(settings: config.Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    context.set_alpn_protocols(["http/1.1"])
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _limits(timeouts: config.Timeouts) -> Limits:
+    return Limits(
+        *(math.inf if limit is None else limit for limit in (timeouts.first_byte, timeouts.idle, timeouts.total))
+    )
