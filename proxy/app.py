@@ -41,6 +41,8 @@ log = logging.getLogger("weir")
 BACKLOG = 1024
 KINDS: dict[str, type[OpenAI]] = {"openai": OpenAI, "tgi": TGI}
 TASK_SECONDS = 5.0
+CLOSE_SECONDS = 0.1
+"""What connections get to flush; aiohttp reads 0 as forever."""
 
 _HOW_TO_LEAVE_THE_DEMO = "set the variable of its api_key in the environment, or another base_url, to reach a real one"
 
@@ -95,11 +97,16 @@ class Weir:
         return "draining" if self._server.is_draining else ""
 
     async def drain(self, seconds: float) -> None:
-        """Let what runs finish; new requests are still served, and told that the connection closes."""
+        """Let what runs finish; new requests are still served, and told that the connection closes.
+
+        What still streams after `seconds` ends with an error event.
+        """
         self._server.is_draining = True
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(seconds):
                 await self._server.idle()
+        except TimeoutError:
+            self._server.interrupt()
 
     def state(self) -> dict[str, Any]:
         config, gateway = self.plan.config, self.gateway
@@ -175,7 +182,7 @@ def _routes(plan: Plan, metrics: Metrics) -> list[Route]:
 
 async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str:
     listening = await asyncio.get_running_loop().create_server(server, address.host, address.port, backlog=BACKLOG)
-    stack.push_async_callback(server.shutdown, 0.0)
+    stack.push_async_callback(server.shutdown, CLOSE_SECONDS)
     stack.callback(listening.close)
     return _url(address.host, listening.sockets[0].getsockname()[1])
 

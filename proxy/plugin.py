@@ -131,7 +131,7 @@ class Plugin(Generic[C]):
         """
 
     async def on_response(self, exchange: Exchange, response: Response) -> Stage | None:
-        """Status and header are here, also of refusals and of other plugins' answers; a Stage joins the body's relay."""
+        """Status and header are here, also of refusals and other plugins' answers; a Stage joins the body's relay."""
 
     async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
         """After the last byte, exactly once for every request that met this plugin, whatever happened."""

@@ -124,7 +124,9 @@ def _start(exchange: Exchange, response: Response, relay: Pipe, downstream: Down
         fields = _without(fields, b"content-length", b"content-encoding" if is_decoded else b"")
         is_framed = False
     elif response.incoming is None:
-        fields = [*_without(fields, b"content-length"), (b"Content-Length", b"%d" % len(response.body))]
+        length = b"%d" % len(response.body)
+        if response.field(b"content-length") != length:
+            fields = [*_without(fields, b"content-length"), (b"Content-Length", length)]
         is_framed = True
     own = _own_lines(exchange, has_id=bool(response.field(b"x-request-id")))
     downstream.start(response.status, response.reason, fields, own, is_framed=is_framed)

@@ -18,7 +18,7 @@ from aiohttp import web
 from typing_extensions import override
 
 from proxy.downstream import Downstream
-from proxy.errors import ClientFault, ProxyError, TooLarge
+from proxy.errors import ClientFault, Interrupted, ProxyError, TooLarge
 from proxy.exchange import Exchange, Request, Response
 
 if TYPE_CHECKING:
@@ -82,6 +82,13 @@ class Server(web.Server):
             if not self.in_flight:
                 self._idle.set()
         return Written(downstream)
+
+    def interrupt(self) -> None:
+        """End what still streams, and say so in each stream."""
+        for edge in self.connections:
+            downstream = cast("Edge", edge).downstream
+            if downstream is not None and downstream.source is not None:
+                downstream.source.interrupt(Interrupted("Weir is shutting down", code="shutting_down"))
 
     async def idle(self) -> None:
         """Wait until no exchange is under way."""

@@ -107,6 +107,11 @@ class Incoming:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
+    def interrupt(self, error: ProxyError) -> None:
+        """End the answer here, for the receiver as if the upstream had broken it off."""
+        self.fail(error)
+        self.cancel()
+
     # -- the connection's side
 
     def begin(self, status: int, reason: bytes, fields: Fields, index: dict[bytes, bytes]) -> None:

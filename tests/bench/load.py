@@ -9,6 +9,7 @@ import asyncio
 import gc
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -21,6 +22,7 @@ from tests.bench.runs import ORDER, RequestOrder, RequestResult, StreamOrder, St
 
 _SHOWN = 200  # bytes of an unexpected answer
 _STALL_S = 1.0
+_TICK_S = 0.001
 _TAIL_S = 0.5  # a stream outlasts the window by this much, so that none ends inside it
 
 
@@ -48,7 +50,7 @@ class _Asker(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, request: bytes, answered: Callable[[], bool], failed: Callable[[str], None]) -> None:
+    def __init__(self, request: bytes, answered: Callable[["_Asker"], bool], failed: Callable[[str], None]) -> None:
         self._request = request
         self._answered = answered
         self._failed = failed
@@ -70,7 +72,7 @@ class _Asker(asyncio.Protocol):
             self._read = read
         else:
             self._read = b""
-            if self._answered():
+            if self._answered(self):
                 self._transport.write(self._request)
 
     @override
@@ -82,16 +84,21 @@ class _RequestLoad:
     def __init__(self, order: RequestOrder) -> None:
         self._order = order
         self._left = order.warm_up + order.count
+        self._idle: deque[_Asker] = deque()
         self._begin: _Sample | None = None
         self._window: asyncio.Future[Window] = asyncio.get_running_loop().create_future()
 
-    def _answered(self) -> bool:
+    def _answered(self, asker: _Asker) -> bool:
+        """Whether to ask again at once."""
         self._left -= 1
         if self._left == self._order.count:
             self._begin = _Sample(self._order)
         elif self._left == 0:
             assert self._begin
             self._window.set_result(self._begin.until(_Sample(self._order)))
+        if self._order.rate is not None:
+            self._idle.append(asker)
+            return False
         return self._left > 0
 
     def _failed(self, why: str) -> None:
@@ -107,9 +114,24 @@ class _RequestLoad:
             await loop.create_connection(self._asker, "127.0.0.1", self._order.port)
             for _ in range(self._order.connections)
         ]
-        for _, asker in opened:
-            asker.ask()
+        self._idle.extend(asker for _, asker in opened)
+        if self._order.rate is None:
+            for asker in self._idle:
+                asker.ask()
+        else:
+            await self._pace(self._order.rate)
         return RequestResult(window=await self._window, requests=self._order.count)
+
+    async def _pace(self, rate: int) -> None:
+        """Asks as often as the clock says, on the connection that has rested longest; a late proxy is caught up with."""
+        loop = asyncio.get_running_loop()
+        start, asked = loop.time(), 0
+        while not self._window.done():
+            due = int((loop.time() - start) * rate) - asked
+            for _ in range(min(due, len(self._idle))):
+                self._idle.popleft().ask()
+                asked += 1
+            await asyncio.sleep(_TICK_S)
 
 
 class _Reader(asyncio.Protocol):

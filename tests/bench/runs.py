@@ -17,12 +17,13 @@ class _Order(_Model):
 
 
 class RequestOrder(_Order):
-    """A closed loop: every connection asks again as soon as it is answered."""
+    """A closed loop, where every connection asks again as soon as it is answered; with a `rate`, so many a second."""
 
     kind: Literal["requests"] = "requests"
     connections: int
     warm_up: int
     count: int
+    rate: int | None = None
 
 
 class StreamOrder(_Order):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench import meter
-from tests.bench.measures import DIRECT, IDLE_MB, LOADS, REQUEST_LOAD, TTFT, WIDE_LOADS, Round
+from tests.bench.measures import DIRECT, FULL_LOAD, IDLE_MB, LOADS, TTFT, WIDE_LOADS, Round
 from tests.bench.processes import Cores, StartError, await_ready, free_port, listens, spawned
 from tests.bench.proxies import Proxy
 from tests.bench.trials import Scale, Subject, TrialError, Trials, Upstream
@@ -80,8 +80,8 @@ class Session:
 
     def _measured(self, subject: Subject) -> dict[str, float]:
         figures = {IDLE_MB: meter.rss_bytes(subject.proxy_pids) / 1e6}
-        if REQUEST_LOAD not in self._loads:
-            self._figures(REQUEST_LOAD, subject)  # warms it all the same
+        if FULL_LOAD not in self._loads:
+            self._figures(FULL_LOAD, subject)  # warms it all the same
         for load in self._loads:
             figures |= self._figures(load, subject)
         return figures
