@@ -99,6 +99,22 @@ class Answer:
     def usage(self) -> Usage | None:
         return self._usage.total() if self._usage else None
 
+    def says_nothing(self, chunk: bytes) -> bool:
+        """Whether these bytes, which begin where an event does, are whole chat events that only go on with choice 0.
+
+        A yes spares reading them; a no is not to be wondered at. Counted, not parsed: a key in quotes cannot stand in a
+        JSON string, so each event has its own finish_reason and index, or the counts differ.
+        """
+        events = chunk.count(b"\n\n")
+        if not self.started or not chunk.endswith(b"\n\n") or b'"error"' in chunk or b"\r" in chunk:
+            return False
+        if events != chunk.count(b'"finish_reason":null') or events != chunk.count(b'"index":0,'):
+            return False
+        if events != chunk.count(b'"index":'):
+            return False
+        usages = 0 if self._usage is None else chunk.count(b'"usage":') + chunk.count(b'"timings":')
+        return usages == 0 or usages == chunk.count(b'"usage":null')
+
     def see(self, event: Event) -> None:
         opening = self._opening
         if opening is not None and event.raw.startswith(opening) and self._is_plain(event.raw, len(opening)):

@@ -187,6 +187,8 @@ class StreamRelay(TapRelay):
         chunk = self._decoded(b"".join(self._unread))
         self._unread.clear()
         self._unread_bytes = 0
+        if not self._stages and self._reader.at_boundary and self._answer.says_nothing(chunk):
+            return
         events = self._reader.feed(chunk)
         self._see(events)
         for placed in list(self._stages) if self._stages else ():

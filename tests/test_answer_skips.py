@@ -132,3 +132,31 @@ def test_what_is_skipped_would_have_told_nothing(chunks: list[dict[str, Any]], r
         thorough._opening = None
         thorough.see(Event.of_json(value))
         assert told(quick) == told(thorough)
+
+
+@given(st.lists(CHUNK | st.builds(chunk, TEXT, usage=st.none()), max_size=12), st.integers(1, 5), st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_what_is_not_even_read_would_have_told_nothing(
+    chunks: list[dict[str, Any]], together: int, reads_usage: bool
+) -> None:
+    quick, thorough = (Answer(expected=True, reads_usage=reads_usage) for _ in range(2))
+    values = [chunk("first"), *chunks]
+    for start in range(0, len(values), together):
+        events = [Event.of_json(value) for value in values[start : start + together]]
+        skipped = quick.says_nothing(b"".join(event.raw for event in events))
+        for event in events:
+            thorough._opening = None
+            thorough.see(event)
+            if not skipped:
+                quick.see(event)
+        assert told(quick) == told(thorough)
+
+
+def test_a_stream_of_plain_text_is_skipped_by_the_dozen() -> None:
+    answer = Answer(expected=True, reads_usage=True)
+    answer.see(Event(BORING))
+    assert answer.says_nothing(BORING * 12)
+    assert not answer.says_nothing(BORING * 12 + data(chunk("", finish="stop", usage=None)))
+    assert not answer.says_nothing(BORING * 12 + b"data: [DONE]\n\n")
+    assert not answer.says_nothing(BORING + b": ping\n\n")
+    assert not answer.says_nothing(BORING + BORING[:-1])

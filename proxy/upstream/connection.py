@@ -200,8 +200,8 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._garbage()
-            return
-        incoming.deliver()
+        else:
+            incoming.deliver()
 
     @override
     def eof_received(self) -> None:
