@@ -91,10 +91,13 @@ class Answer:
         self._opening: bytes | None = None
         self._told: list[bytes] = []
 
+    def has_ended(self) -> bool:
+        """Whether its terminal came: whatever happens to the connection now, nothing is missing."""
+        return self._ended or (bool(self._finished) and all(self._finished.values()))
+
     def is_whole(self) -> bool:
-        if self._ended or (self._finished and all(self._finished.values())):
-            return True
-        return not (self._expected or self._known or self.error)
+        """Where the connection ended in order."""
+        return self.has_ended() or not (self._expected or self._known or self.error)
 
     def usage(self) -> Usage | None:
         return self._usage.total() if self._usage else None

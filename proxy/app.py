@@ -22,7 +22,7 @@ from proxy.metrics import Metrics
 from proxy.registry import Registry, overrides
 from proxy.routing import Route, Router, Rule
 from proxy.server import Server
-from proxy.services import Services
+from proxy.services import Services, Tasks
 from proxy.source import ConfigError
 from proxy.stages import BodyFilter
 from proxy.upstream.openai import OpenAI
@@ -138,12 +138,12 @@ async def running(plan: Plan, access_log: AccessLog | None = None) -> AsyncItera
         stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
         upstreams = {name: await _upstream(name, plan.config.upstreams[name], stack) for name in plan.config.upstreams}
         for plugin in plan.plugins:
-            lifespan = plugin.lifespan(services)
-            if lifespan is not None:
-                await stack.enter_async_context(lifespan)
+            await _enter(plugin, plan, services, stack)
+        completions = Tasks()
+        stack.push_async_callback(completions.drain, TASK_SECONDS)  # before a plugin leaves its lifespan
         metrics.know(_named_models(plan.config), upstreams)
         router = Router(_routes(plan, metrics))
-        gateway = Gateway(router, upstreams, Attempts(upstreams, metrics), metrics, access_log, services.tasks)
+        gateway = Gateway(router, upstreams, Attempts(upstreams, metrics), metrics, access_log, completions)
         server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
         weir = Weir(plan, gateway, server, metrics)
         lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
@@ -153,6 +153,20 @@ async def running(plan: Plan, access_log: AccessLog | None = None) -> AsyncItera
         for warning in plan.warnings():
             log.warning(warning)
         yield weir
+
+
+async def _enter(plugin: Plugin[Any], plan: Plan, services: Services, stack: AsyncExitStack) -> None:
+    """Raises ConfigError: a plugin that cannot start is a fault of the config, or of what it points to."""
+    try:
+        lifespan = plugin.lifespan(services)
+        if lifespan is not None:
+            await stack.enter_async_context(lifespan)
+    except Exception as error:
+        log.exception("plugin cannot start", extra={"plugin": plugin.name})
+        place = next(place for place, entry in enumerate(plan.config.plugins) if entry.name == plugin.name)
+        what = f"plugin '{plugin.name}' cannot start: {type(error).__name__}: {error}"
+        fix = "the log has where it failed; without its entry here Weir starts"
+        raise ConfigError([plan.source.problem(("plugins", place, plugin.name), what, fix)]) from error
 
 
 async def _upstream(name: str, settings: Upstream, stack: AsyncExitStack) -> OpenAI:
@@ -188,10 +202,12 @@ async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str
 
 
 async def _serve_admin(weir: Weir, address: Address, stack: AsyncExitStack) -> str:
-    runner = web.AppRunner(admin.application(weir.metrics, weir.readiness, weir.state), access_log=None)
+    runner = web.AppRunner(
+        admin.application(weir.metrics, weir.readiness, weir.state), access_log=None, shutdown_timeout=1.0
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, address.host, address.port, shutdown_timeout=1.0).start()
+    await web.TCPSite(runner, address.host, address.port).start()
     return _url(address.host, runner.addresses[0][1])
 
 

@@ -70,6 +70,8 @@ class Attempts:
     def _begin(self, exchange: Exchange, number: int, target: Target) -> Attempt:
         upstream, request = self._upstreams[target.upstream], exchange.request
         attempt = Attempt(number, target, upstream.request_fields(request), request.at_hand)
+        if request.expects_continue and request.is_buffered:  # the app has been asked for its body already
+            attempt.headers.popall("expect", None)
         if exchange.chain.reads_bodies and "accept-encoding" in request.headers:
             attempt.headers["Accept-Encoding"] = "identity"
         if target.model is not None:
@@ -83,7 +85,7 @@ class Attempts:
     async def _prepare(self, exchange: Exchange, attempt: Attempt) -> None:
         try:
             await exchange.chain.on_attempt(exchange, attempt)
-        except BaseException:
+        except ProxyError:
             self.finish(exchange, attempt, Outcome.REJECTED)
             raise
         _fit_length(attempt)

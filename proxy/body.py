@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from email import message_from_bytes
 from email.message import Message
 from typing import TYPE_CHECKING
 
@@ -59,32 +60,35 @@ def _with_member(body: bytes, member: bytes) -> bytes:
 
 
 def multipart_field(body: bytes, content_type: str, name: str) -> str | None:
-    """The text of a form field, or None."""
-    span = _multipart_span(body, content_type, name)
-    return body[slice(*span)].decode("utf-8", "replace") if span else None
+    """The text of a form field, the last of that name as servers read it, or None."""
+    spans = list(_multipart_spans(body, content_type, name))
+    return body[slice(*spans[-1])].decode("utf-8", "replace") if spans else None
 
 
 def replace_multipart_field(body: bytes, content_type: str, name: str, value: str) -> bytes:
-    span = _multipart_span(body, content_type, name)
-    return body if span is None else body[: span[0]] + value.encode() + body[span[1] :]
+    for start, end in reversed(list(_multipart_spans(body, content_type, name))):
+        body = body[:start] + value.encode() + body[end:]
+    return body
 
 
-def _multipart_span(body: bytes, content_type: str, name: str) -> tuple[int, int] | None:
+def _multipart_spans(body: bytes, content_type: str, name: str) -> Iterator[tuple[int, int]]:
     header = Message()
     header["content-type"] = content_type
     boundary = header.get_param("boundary")
     if not isinstance(boundary, str):
-        return None
+        return
     fence = b"--" + boundary.encode("utf-8", "surrogateescape")
-    wanted = re.compile(rb'(?i)content-disposition:[^\r\n]*[; ]name="?' + re.escape(name.encode()) + rb'"?(?:;|\r|$)')
     at = body.find(fence)
     while at >= 0:
         head_end = body.find(b"\r\n\r\n", at, at + _PART_HEAD_BYTES)
         following = body.find(b"\r\n" + fence, at)
-        if 0 <= head_end < following and wanted.search(body, at, head_end):
-            return head_end + 4, following
+        if 0 <= head_end < following and _part_name(body[at + len(fence) + 2 : head_end]) == name:
+            yield head_end + 4, following
         at = following + 2 if following >= 0 else -1
-    return None
+
+
+def _part_name(head: bytes) -> object:
+    return message_from_bytes(head).get_param("name", header="content-disposition")
 
 
 _COMMA, _COLON = b",:"

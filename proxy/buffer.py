@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.chain import mode_of
 from proxy.encoding import Unreadable, decoder_for, is_plain
-from proxy.errors import BadAnswer, Outcome, PluginFailed, ProxyError
-from proxy.plugin import FailureMode
+from proxy.errors import BadAnswer
 from proxy.sse import Event, Reader
 from proxy.stages import BodyFilter, EventFilter, EventTap, Tap
 from proxy.upstream.incoming import whole
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.chain import Chain, Placed
+    from proxy.errors import Outcome
     from proxy.exchange import Response
 
 MAX_BYTES = 64 * 2**20
@@ -36,38 +35,39 @@ async def decoded_body(response: Response) -> bytes:
         raise BadAnswer("the upstream's body does not fit its content-encoding") from error
 
 
-async def filtered_body(body: bytes, stages: Sequence[Placed], chain: Chain) -> bytes:
-    """The body that goes down, after all stages in their order; raises what a closed plugin's failure means."""
+async def filtered_body(body: bytes, stages: Sequence[Placed], chain: Chain, outcome: Outcome) -> bytes:
+    """The body that goes down, after all stages in their order; raises what a closed plugin's failure means.
+
+    `outcome` is the upstream's. Taps have seen it all now, but hear of the end when the app has it.
+    """
     for placed in stages:
         try:
-            body = await _through(placed, body)
-        except Exception as error:
-            chain.count(placed.plugin, type(placed.stage).__name__)
-            if mode_of(placed.plugin) is FailureMode.CLOSED and not isinstance(placed.stage, Tap | EventTap):
-                if isinstance(error, ProxyError):
-                    raise
-                raise PluginFailed(f"the plugin '{placed.plugin.name}' failed on this answer") from error
+            body = await _through(placed, body, outcome)
+        except Exception as error:  # noqa: BLE001 - judged by the failure mode
+            placed.is_finished = True
+            if isinstance(placed.stage, Tap | EventTap):
+                chain.count(placed.plugin, type(placed.stage).__name__)
+            else:
+                chain.judge(placed.plugin, error)
     return body
 
 
-async def _through(placed: Placed, body: bytes) -> bytes:
+async def _through(placed: Placed, body: bytes, outcome: Outcome) -> bytes:
     stage = placed.stage
     if isinstance(stage, BodyFilter):
         return await stage.apply(body)
     if isinstance(stage, EventFilter):
-        passed = [new for event in _events(body) for new in ((event,) if event.data is None else stage.feed(event))]
-        return b"".join([event.raw for event in (*passed, *stage.finish(Outcome.OK))])
+        passed = [new for event in events_of(body) for new in ((event,) if event.data is None else stage.feed(event))]
+        return b"".join([event.raw for event in (*passed, *placed.finish(outcome))])
     if isinstance(stage, EventTap):
-        for event in _events(body):
+        for event in events_of(body):
             if event.data is not None:
                 stage.feed(event)
-        stage.finish(Outcome.OK)
-    elif isinstance(stage, Tap):
+    elif isinstance(stage, Tap) and body:
         stage.feed(body)
-        stage.finish(Outcome.OK)
     return body
 
 
-def _events(body: bytes) -> list[Event]:
+def events_of(body: bytes) -> list[Event]:
     reader = Reader(MAX_BYTES)
     return [*reader.feed(body), *reader.end()]

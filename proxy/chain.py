@@ -14,7 +14,7 @@ from proxy.errors import PluginFailed, ProxyError, StoreDown
 from proxy.exchange import Response
 from proxy.plugin import FailureMode
 from proxy.registry import overrides
-from proxy.stages import EventFilter, EventTap
+from proxy.stages import EventFilter, EventTap, Stage, Tap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from proxy.errors import Outcome
     from proxy.exchange import Attempt, Exchange, Target
     from proxy.plugin import Plugin
-    from proxy.stages import Stage
+    from proxy.sse import Event
 
 log = logging.getLogger("weir.plugins")
 
@@ -30,11 +30,23 @@ log = logging.getLogger("weir.plugins")
 class Placed:
     """A stage with the plugin that it came from."""
 
-    __slots__ = ("plugin", "stage")
+    __slots__ = ("is_finished", "plugin", "stage")
 
     def __init__(self, plugin: Plugin[Any], stage: Stage) -> None:
         self.plugin = plugin
         self.stage = stage
+        self.is_finished = False
+
+    def finish(self, outcome: Outcome) -> list[Event]:
+        """Tell the stage, once, that no more comes; what a filter held comes back. Raises what the stage raises."""
+        if self.is_finished:
+            return []
+        self.is_finished = True
+        if isinstance(self.stage, EventFilter):
+            return list(self.stage.finish(outcome))
+        if isinstance(self.stage, Tap | EventTap):
+            self.stage.finish(outcome)
+        return []
 
 
 class Chain:
@@ -64,6 +76,7 @@ class Chain:
             exchange.answered_by = plugin
             try:
                 response = await plugin.on_request(exchange)
+                _check_answer(response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
                 self.judge(plugin, error)
             else:
@@ -109,7 +122,7 @@ class Chain:
                 stage = await plugin.on_response(exchange, response)
                 _check_stage(stage, response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
-                refusal = self._refusal(plugin, error)
+                refusal = self.refusal(plugin, error)
                 if refusal is not None:
                     if response.incoming is not None:
                         response.incoming.cancel()
@@ -117,7 +130,16 @@ class Chain:
             else:
                 if stage is not None:
                     stages.append(Placed(plugin, stage))
+                    exchange.stages = (*exchange.stages, stages[-1])
         return response, stages
+
+    def finish(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Stages that no relay has told of the end hear it now."""
+        for placed in exchange.stages:
+            try:
+                placed.finish(outcome)
+            except Exception:  # noqa: BLE001 - a stage may raise anything
+                self.count(placed.plugin, type(placed.stage).__name__)
 
     async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
         for place, plugin in self._on_complete:
@@ -129,7 +151,7 @@ class Chain:
 
     def judge(self, plugin: Plugin[Any], error: Exception) -> None:
         """Raises what the client gets, or returns where the exchange goes on without the plugin."""
-        refusal = self._refusal(plugin, error)
+        refusal = self.refusal(plugin, error)
         if refusal is not None:
             raise refusal from error
 
@@ -138,7 +160,8 @@ class Chain:
         log.error("plugin failed", extra={"plugin": plugin.name, "where": where}, exc_info=sys.exc_info())
         self._on_failure(plugin.name)
 
-    def _refusal(self, plugin: Plugin[Any], error: Exception) -> ProxyError | None:
+    def refusal(self, plugin: Plugin[Any], error: Exception) -> ProxyError | None:
+        """What the client gets for what a hook or a filter raised, or None where it fails open."""
         if isinstance(error, ProxyError) and not isinstance(error, PluginFailed | StoreDown):
             return error
         log.error("plugin failed", extra={"plugin": plugin.name}, exc_info=error)
@@ -155,6 +178,13 @@ def mode_of(plugin: Plugin[Any]) -> FailureMode:
     return plugin.failure_mode if mode is None else mode
 
 
+def _check_answer(response: Response | None) -> None:
+    if response is not None and not isinstance(response, Response):
+        raise TypeError(f"on_request returns a Response or None, not {type(response).__name__}")
+
+
 def _check_stage(stage: Stage | None, response: Response) -> None:
+    if stage is not None and not isinstance(stage, Stage):
+        raise TypeError(f"on_response returns a Stage or None, not {type(stage).__name__}")
     if isinstance(stage, EventTap | EventFilter) and not response.is_event_stream:
         raise TypeError(f"{type(stage).__name__} reads events, but this response is not an event stream")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
-
     from proxy.headers import Fields
     from proxy.upstream.incoming import Incoming
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+FAREWELL_SECONDS = 5.0
 MAX_UNSENT = 8 * 2**20
 """What is read for an app that has gone (`on_disconnect: drain`), in bytes."""
 
@@ -63,8 +63,11 @@ class Downstream:
         """The answer to `Expect: 100-continue` where the body is wanted here."""
         self.interim(100, b"Continue", [])
 
-    def start(self, status: int, reason: bytes, fields: Fields, own: bytes, *, is_framed: bool) -> None:
-        """Status, header and Weir's `own` lines. `is_framed`: the fields tell the body's length; else its end does."""
+    def start(self, status: int, reason: bytes | None, fields: Fields, own: bytes, *, is_framed: bool) -> None:
+        """Status, header and Weir's `own` lines; a `reason` of None is HTTP's own.
+
+        `is_framed`: the fields tell the body's length; else its end does.
+        """
         self.is_started = True
         self._wants_body = self._method != "HEAD" and status not in _BODILESS
         framing = self._framing() if self._wants_body and not is_framed else b""
@@ -94,10 +97,14 @@ class Downstream:
             self._send(b"0\r\n" + b"".join([b"%b: %b\r\n" % field for field in trailers]) + b"\r\n")
 
     def abort(self) -> None:
-        """Close without the end that HTTP asks for: what was written arrives, and the app sees that it was cut."""
+        """Close without the end that HTTP asks for: what was written arrives, and the app sees that it was cut.
+
+        An app that does not even read that is dropped after FAREWELL_SECONDS.
+        """
         self.keep_alive = False
         self.flush()
         self._transport.close()
+        asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self._transport.abort)
 
     def _send(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -116,6 +123,7 @@ class Downstream:
         return b"" if self._is_http11 else b"Connection: keep-alive\r\n"
 
 
-def _head(status: int, reason: bytes, fields: Fields) -> bytes:
-    lines = b"\r\n".join([b"HTTP/1.1 %d %b" % (status, reason or _PHRASES.get(status, b"")), *map(b": ".join, fields)])
+def _head(status: int, reason: bytes | None, fields: Fields) -> bytes:
+    reason = _PHRASES.get(status, b"") if reason is None else reason
+    lines = b"\r\n".join([b"HTTP/1.1 %d %b" % (status, reason), *map(b": ".join, fields)])
     return lines + b"\r\n"

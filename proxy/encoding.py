@@ -8,6 +8,7 @@ MAX_RATIO_BYTES = 64 * 1024 * 1024
 """What one chunk may unfold to: a bomb ends the reading, never the process."""
 
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+_MEMBER = b"\x1f"
 
 
 class Unreadable(Exception):
@@ -22,14 +23,25 @@ class Decoder:
 
     def feed(self, chunk: bytes) -> bytes:
         """Raises Unreadable."""
-        for layer in self._layers:
+        for place in range(len(self._layers)):
+            chunk = self._unfolded(place, chunk)
+        return chunk
+
+    def _unfolded(self, place: int, chunk: bytes) -> bytes:
+        """A body may be several gzip members in a row; other bytes after the last one are padding."""
+        layer, pieces, room = self._layers[place], [], MAX_RATIO_BYTES + 1
+        while chunk and (not layer.eof or chunk.startswith(_MEMBER)):
+            if layer.eof:
+                layer = self._layers[place] = zlib.decompressobj(_GZIP_OR_ZLIB)
             try:
-                chunk = layer.decompress(chunk, MAX_RATIO_BYTES)
+                pieces.append(layer.decompress(chunk, room))
             except zlib.error as error:
                 raise Unreadable(str(error)) from error
-            if layer.unconsumed_tail:
+            room -= len(pieces[-1])
+            if room <= 0:
                 raise Unreadable(f"a chunk unfolds to more than {MAX_RATIO_BYTES} bytes")
-        return chunk
+            chunk = layer.unused_data
+        return b"".join(pieces)
 
 
 def is_plain(content_encoding: bytes) -> bool:

@@ -13,7 +13,7 @@ from proxy.errors import ClientFault, Outcome, ProxyError, TooLarge
 from proxy.headers import Fields, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from multidict import CIMultiDictProxy
 
@@ -114,6 +114,7 @@ class Request:
         "model",
         "path",
         "query",
+        "spelled",
         "target",
         "waited",
     )
@@ -132,6 +133,7 @@ class Request:
         self.target = target
         self.path, _, self.query = target.partition("?")
         self.headers = headers
+        self.spelled: Sequence[tuple[bytes, bytes]] = ()
         self.is_replaced = False
         self.waited = 0.0
         self.model: str | None = None
@@ -220,7 +222,7 @@ class Response:
 
     def __init__(self, status: int, *, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
         self.status = status
-        self.reason = b""
+        self.reason: bytes | None = None
         self.head_at = 0.0
         self.body = body
         self.error: ProxyError | None = None
@@ -298,6 +300,7 @@ class Exchange:
         "response",
         "response_bytes",
         "route",
+        "stages",
         "started",
         "usage",
     )
@@ -310,6 +313,7 @@ class Exchange:
         self.chain: Any = None
         self.entered = 0
         self.answered_by: Any = None
+        self.stages: tuple[Any, ...] = ()
         self.attempts: list[Attempt] = []
         self.response: Response | None = None
         self.response_bytes = 0

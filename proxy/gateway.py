@@ -62,21 +62,23 @@ class Gateway:
     async def serve(self, exchange: Exchange, downstream: Downstream) -> None:
         """Answer one exchange; cancelled when the app goes."""
         exchange.chain = self._no_chain
+        route = None
         try:
             route = await self._route(exchange)
             exchange.route, exchange.chain = route.name, route.chain
             exchange.entered = len(route.chain.plugins)
             self._metrics.entered(route.name)
-            if route.drains:
-                await self._serve_to_the_end(exchange, route, downstream)
-                return
-            await self._pass(exchange, route, downstream)
-        except asyncio.CancelledError:
-            self._complete(exchange, downstream, Outcome.CLIENT_ABORT)
+            if not route.drains:
+                await self._pass(exchange, route, downstream)
+        except asyncio.CancelledError:  # also where the relay had to cut the connection: then the outcome is known
+            self._complete(exchange, downstream)
             raise
         except ProxyError as error:
             await send(exchange, Response.of_error(error), [], downstream)
-        self._complete(exchange, downstream)
+        if route is not None and route.drains:
+            await self._serve_to_the_end(exchange, route, downstream)
+        else:
+            self._complete(exchange, downstream)
 
     async def _route(self, exchange: Exchange) -> Route:
         if exchange.error is not None:
@@ -130,7 +132,9 @@ class Gateway:
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            if self._may_drain(exchange):
+            if work.done():
+                self._complete(exchange, downstream)
+            elif self._may_drain(exchange):
                 self._tasks.start(self._drain(work, exchange, downstream), "drain")
             else:
                 work.cancel()
@@ -160,6 +164,8 @@ class Gateway:
         """Once per exchange, after the last byte; what plugins do now runs on a task that nobody can cancel."""
         exchange.outcome = outcome or exchange.outcome or Outcome.CLIENT_ABORT
         exchange.ended = time.monotonic()
+        if exchange.stages:
+            exchange.chain.finish(exchange, exchange.outcome)
         for attempt in exchange.attempts:
             self._attempts.finish(exchange, attempt, exchange.outcome)
         exchange.response_bytes = downstream.sent

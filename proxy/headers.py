@@ -5,9 +5,14 @@ Only what must go is removed; the rest keeps its spelling, order and repetitions
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from multidict import CIMultiDict, CIMultiDictProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Fields = list[tuple[bytes, bytes]]
 """Header fields as they are on the wire, in order."""
@@ -30,21 +35,25 @@ FORWARDED = "x-forwarded-"
 OWN = b"x-weir-"
 """Ours, also where the upstream is another Weir."""
 
+_LINE_BREAK = re.compile(r"[\r\n\0]")
 _NAMES = 2048  # verdicts kept at hand: apps send the same few names
 
 _REQUEST_DROP = HOP_BY_HOP | {"host"}
-_REQUEST_DROP_REPLACED = _REQUEST_DROP | CREDENTIALS
 _RESPONSE_DROP = frozenset(name.encode() for name in HOP_BY_HOP)
 _RESPONSE_DROP_REPLACED = _RESPONSE_DROP | {b"set-cookie", b"set-cookie2"}
 
 
-def upstream_fields(headers: CIMultiDictProxy[str], *, passthrough: bool) -> list[tuple[str, str]]:
+def upstream_fields(
+    headers: CIMultiDictProxy[str], spelled: Sequence[tuple[bytes, bytes]], *, passthrough: bool
+) -> list[tuple[str, str]]:
     """What an upstream may see of a request's header; `passthrough` lets the caller's credential and cookies by.
 
-    `Host` is the upstream's own and is set when the request is written.
+    `spelled` has the same fields in the same order, with their names as the app wrote them: aiohttp has a spelling of
+    its own for those that it knows. `Host` is the upstream's own and is set when the request is written.
     """
-    stays = _stays_passthrough if passthrough else _stays
-    fields = [field for field in headers.items() if stays(field[0])]
+    goes_up = _goes_up_passthrough if passthrough else _goes_up
+    pairs = zip(spelled or encode(headers), headers.values(), strict=True)
+    fields = [(name, value) for (raw, _), value in pairs if (name := goes_up(raw))]
     named = connection_named(tuple(headers.getall("connection", ())))
     return [field for field in fields if field[0].lower() not in named] if named else fields
 
@@ -71,13 +80,15 @@ def _returns_passthrough(name: bytes) -> bool:
 
 
 @lru_cache(_NAMES)
-def _stays(name: str) -> bool:
-    return (lower := name.lower()) not in _REQUEST_DROP_REPLACED and not lower.startswith(FORWARDED)
+def _goes_up(name: bytes) -> str | None:
+    """The name as text, or None where it stays here."""
+    return None if _text(name).lower() in CREDENTIALS else _goes_up_passthrough(name)
 
 
 @lru_cache(_NAMES)
-def _stays_passthrough(name: str) -> bool:
-    return (lower := name.lower()) not in _REQUEST_DROP and not lower.startswith(FORWARDED)
+def _goes_up_passthrough(name: bytes) -> str | None:
+    lower = _text(name).lower()
+    return None if lower in _REQUEST_DROP or lower.startswith(FORWARDED) else _text(name)
 
 
 @lru_cache(_NAMES)
@@ -90,8 +101,8 @@ def connection_named(values: tuple[str, ...]) -> frozenset[str]:
     return frozenset(named - {"", "close", "keep-alive", "content-length", "content-type", "content-encoding", "host"})
 
 
-def encode(headers: CIMultiDict[str]) -> Fields:
-    """Decoded as UTF-8 with surrogates, so the way back gives the same bytes."""
+def encode(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> Fields:
+    """Decoded as UTF-8 with surrogates, so the way back gives the same bytes; a plugin's line breaks become blanks."""
     return [(_bytes(name), _bytes(value)) for name, value in headers.items()]
 
 
@@ -100,7 +111,7 @@ def decode(fields: Fields) -> CIMultiDict[str]:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return _LINE_BREAK.sub(" ", text).encode("utf-8", "surrogateescape")
 
 
 def _text(raw: bytes) -> str:

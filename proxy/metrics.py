@@ -48,6 +48,10 @@ class Family(Collector):
         self.labels = labels
         registry.register(self)
 
+    def describe(self) -> Iterable[Metric]:
+        """What the registry asks for, so that a plugin cannot take a name of ours."""
+        return self.collect()
+
 
 class Counts(Family):
     """A counter: `values[labels] += n`."""

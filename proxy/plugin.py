@@ -112,10 +112,13 @@ class Plugin(Generic[C]):
         self.name = name
 
     def lifespan(self, services: Services) -> AbstractAsyncContextManager[None] | None:
-        """Entered before the first request and left after the last."""
+        """Entered before the first request, in YAML order, and left after the last. What it raises stops the start."""
 
     async def on_request(self, exchange: Exchange) -> Response | None:
-        """The request is here. A Response answers it: no later plugin and no upstream sees it."""
+        """The request is here. A Response answers it: no later plugin and no upstream sees it.
+
+        Of an answer or a refusal the plugins before this one see `on_response`; this one sees only `on_complete`.
+        """
 
     def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:  # noqa: ARG002
         """Reorder or drop the route's targets. Pure: called again whenever targets are looked at."""

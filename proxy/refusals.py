@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import orjson
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from proxy.upstream.openai import OpenAI
 
 MAX_BYTES = 16 * 2**20
+SEARCHED_BYTES = 16 * 1024
 SHOWN_CHARACTERS = 500
+KEYS = 64
 
 _MARKUP = re.compile(r"(?is)<(script|style|head)\b.*?</\1>|<[^>]*>")
 _DESCRIBING = frozenset({b"content-type", b"content-length", b"content-encoding", b"etag"})
@@ -44,7 +47,7 @@ async def held(response: Response, upstream: OpenAI) -> Response:
 
 
 def _told(response: Response, upstream: OpenAI, text: bytes) -> Response:
-    said = _shown(_masked(text, upstream.key).decode("utf-8", "replace")) or "nothing"
+    said = _cut(_masked(_words(text).encode(), upstream.key).decode()) or "nothing"
     message = f"upstream '{upstream.name}' answered {response.status} and said: {said}"
     fields = [*_masked_fields(_undescribed(response), upstream.key), (b"Content-Type", b"application/json")]
     return _with_body(response, fields, error_body(message, "upstream_error", f"upstream_{response.status}"))
@@ -77,14 +80,25 @@ def _is_json(text: bytes) -> bool:
         return False
 
 
-def _shown(text: str) -> str:
-    """The words of a page, without its markup, cut to a length that a log line can bear."""
-    words = " ".join(html.unescape(_MARKUP.sub(" ", text)).split())
+def _words(page: bytes) -> str:
+    """What a page says, without its markup."""
+    return " ".join(html.unescape(_MARKUP.sub(" ", page[:SEARCHED_BYTES].decode("utf-8", "replace"))).split())
+
+
+def _cut(words: str) -> str:
+    """To a length that a log line can bear."""
     return words if len(words) <= SHOWN_CHARACTERS else words[:SHOWN_CHARACTERS] + "…"
 
 
 def _masked(text: bytes, key: str | None) -> bytes:
-    return text.replace(key.encode(), b"***") if key else text
+    return _spellings(key).sub(b"***", text) if key else text
+
+
+@lru_cache(KEYS)
+def _spellings(key: str) -> re.Pattern[bytes]:
+    """The key as it is, and as JSON may escape it."""
+    letters = [rf"(?:\\?{re.escape(letter)}|(?i:\\u{ord(letter):04x}))" for letter in key]
+    return re.compile("".join(letters).encode())
 
 
 def _masked_fields(fields: Fields, key: str | None) -> Fields:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from proxy.plugin import Plugin, PluginConfig
+from proxy.plugin import Key, Plugin, PluginConfig
 from proxy.source import validate
 from proxy.wording import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from proxy.config import Config, PluginEntry, Route
     from proxy.source import Path, Problem, Source
@@ -50,7 +50,7 @@ class Registry:
     def chain(self, config: Config, index: int) -> list[AnyPlugin]:
         """The plugins of route `index`, in order, with its overrides; an incomplete list where problems were noted."""
         route = config.routes[index]
-        plugins: list[AnyPlugin] = []
+        placed: list[tuple[AnyPlugin, Path]] = []
         for position, entry in enumerate(config.plugins):
             override = route.plugins.get(entry.name, {})
             if override is False:
@@ -62,8 +62,10 @@ class Registry:
                 source = source.overlaid(("plugins", position, entry.name), at)
             plugin = self._instance(entry, {**entry.settings, **override}, at, source)
             if plugin is not None:
-                self._check_needs(plugin, plugins, config, route, at)
-                plugins.append(plugin)
+                placed.append((plugin, at))
+        plugins = [plugin for plugin, _ in placed]
+        for place, (plugin, at) in enumerate(placed):
+            self._check_needs(plugin, plugins[:place], config, route, at)
         return plugins
 
     def check_unused(self, config: Config) -> None:
@@ -141,17 +143,30 @@ class Registry:
 def faults_of(cls: type[AnyPlugin]) -> list[tuple[str, str]]:
     """What is wrong with a plugin class before it is ever called, as (what, fix)."""
     hooks = ASYNC_HOOKS | PLAIN_HOOKS
+    written = {attribute for part in cls.__mro__ if part not in Plugin.__mro__ for attribute in vars(part)}
     faults = [
         (f"there is no hook '{attribute}'", nearest(attribute, hooks, "hooks"))
-        for attribute in vars(cls)
+        for attribute in sorted(written)
         if attribute.startswith(("on_", "select_")) and attribute not in hooks
     ]
+    faults += _declaration_faults(cls)
     for hook in sorted(hooks):
         is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(cls, hook)))
         if is_async != (hook in ASYNC_HOOKS):
             kind = "async def" if hook in ASYNC_HOOKS else "def"
             faults.append((f"hook '{hook}' has the wrong kind", f"write it as `{kind} {hook}`"))
     return faults
+
+
+def _declaration_faults(cls: type[AnyPlugin]) -> Iterator[tuple[str, str]]:
+    if not issubclass(cls.Config, PluginConfig):
+        yield "its Config is not a PluginConfig", "write it as `class Config(PluginConfig)`"
+    for name in ("needs", "provides"):
+        keys = getattr(cls, name)
+        if not isinstance(keys, tuple) or not all(isinstance(key, Key) for key in keys):
+            yield f"'{name}' is not a tuple of keys", f"write it as `{name} = (KEY,)`"
+    if inspect.isasyncgenfunction(cls.lifespan):
+        yield "'lifespan' is a bare generator", "put `@contextlib.asynccontextmanager` above it"
 
 
 def overrides(plugin: AnyPlugin, hook: str) -> bool:

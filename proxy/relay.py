@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from proxy.chain import mode_of
 from proxy.encoding import Unreadable
-from proxy.errors import DownstreamStalled, Interrupted, Outcome, PluginFailed, ProxyError, error_body
-from proxy.plugin import FailureMode
+from proxy.errors import DownstreamStalled, Interrupted, Outcome, ProxyError, error_body
 from proxy.sse import Event, Reader
 from proxy.stages import EventFilter, EventTap, Tap
 
@@ -87,7 +85,7 @@ class TapRelay(Pipe):
         for placed in list(self._stages):
             if isinstance(placed.stage, Tap | EventTap):
                 try:
-                    placed.stage.finish(outcome)
+                    placed.finish(outcome)
                 except Exception:  # noqa: BLE001 - a tap may raise anything
                     self._drop(placed)
         self._stages.clear()
@@ -99,7 +97,7 @@ class TapRelay(Pipe):
                 for event in events:
                     if event.data is not None:
                         stage.feed(event)
-            elif isinstance(stage, Tap):
+            elif isinstance(stage, Tap) and chunk:
                 stage.feed(chunk)
         except Exception:  # noqa: BLE001 - a tap may raise anything
             self._drop(placed)
@@ -115,6 +113,7 @@ class TapRelay(Pipe):
 
     def _drop(self, placed: Placed) -> None:
         self._stages.remove(placed)
+        placed.is_finished = True
         self._chain.count(placed.plugin, type(placed.stage).__name__)
 
 
@@ -169,7 +168,7 @@ class StreamRelay(TapRelay):
             return
         if isinstance(error, DownstreamStalled):
             super().fail(error)
-        elif self._answer.is_whole() and self._answer.error is None:
+        elif self._answer.has_ended() and self._answer.error is None:
             self.outcome = Outcome.OK
             self._end([])
         else:
@@ -179,7 +178,7 @@ class StreamRelay(TapRelay):
     def close(self, outcome: Outcome) -> None:
         if self._unread:
             self._read()
-        self.exchange.usage = self._answer.usage()
+        self.exchange.usage = self._answer.usage() or self.exchange.usage
         super().close(outcome)
 
     def _read(self) -> None:
@@ -286,7 +285,7 @@ class EventRelay(StreamRelay):
         for place, placed in enumerate(list(self._stages)):
             if isinstance(placed.stage, EventFilter):
                 try:
-                    held = list(placed.stage.finish(outcome))
+                    held = placed.finish(outcome)
                 except Exception as error:  # noqa: BLE001 - judged by the failure mode
                     held = self._filter_failed(placed, error, [])
                 self._run(held, place + 1)
@@ -321,13 +320,12 @@ class EventRelay(StreamRelay):
 
     def _filter_failed(self, placed: Placed, error: Exception, rest: list[Event]) -> list[Event]:
         """Open: the stream goes on without the filter. Closed: it ends here, and nothing unfiltered goes down."""
-        self._chain.count(placed.plugin, type(placed.stage).__name__)
-        if mode_of(placed.plugin) is FailureMode.OPEN:
+        placed.is_finished = True
+        refusal = self._chain.refusal(placed.plugin, error)
+        if refusal is None:
             placed.stage = EventFilter()
             return rest
-        if not isinstance(error, ProxyError):
-            error = PluginFailed(f"the plugin '{placed.plugin.name}' failed in the middle of this stream")
-        self._give_up(error)
+        self._give_up(refusal)
         return []
 
     def _give_up(self, error: ProxyError) -> None:

@@ -10,7 +10,7 @@ import orjson
 from typing_extensions import override
 
 from proxy.answer import Answer
-from proxy.buffer import decoded_body, filtered_body
+from proxy.buffer import decoded_body, events_of, filtered_body
 from proxy.chain import Placed, mode_of
 from proxy.encoding import decoder_for, is_plain
 from proxy.errors import BadAnswer, Interrupted, Outcome
@@ -39,6 +39,8 @@ _WAYS = 1024
 async def send(exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream) -> None:
     """Write the response, and leave its outcome on the exchange; raises ProxyError only while nothing was written."""
     exchange.response, exchange.error = response, response.error
+    if stages:
+        stages = _able(exchange, response, stages)
     if stages and any(isinstance(placed.stage, BodyFilter) for placed in stages):
         response = await _filtered(exchange, response, stages)
         stages = []
@@ -72,31 +74,52 @@ async def _filtered(exchange: Exchange, response: Response, stages: list[Placed]
         body = await decoded_body(response)
     except Interrupted as error:
         raise BadAnswer(error.message, code=error.error_code) from error
-    _note_usage(exchange, body)
-    body = await filtered_body(body, stages, exchange.chain)
+    outcome = _read_whole(exchange, response, body)
+    body = await filtered_body(body, stages, exchange.chain, outcome)
     answer = Response.of_fields(response, _without(response.fields(), b"content-length", b"content-encoding"))
     answer.body = body
     return answer
 
 
-def _relay(exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream) -> Pipe:
-    if exchange.request.method == "HEAD" or response.status in _BODILESS:
-        return TapRelay(exchange, downstream, stages, None)
+def _read_whole(exchange: Exchange, response: Response, body: bytes) -> Outcome:
+    """What the core wants to know of a body that is held; raises BadAnswer where a stream is not whole."""
+    if not response.is_event_stream:
+        _note_usage(exchange, body)
+        return Outcome.OK
+    answer = _answer(exchange, response)
+    for event in events_of(body):
+        answer.see(event)
+    exchange.usage = answer.usage()
+    if answer.error is None and not answer.is_whole():
+        raise BadAnswer("the upstream ended its answer before it was complete", code="upstream_stream_interrupted")
+    return Outcome.OK if answer.error is None else Outcome.STREAM_INTERRUPTED
+
+
+def _able(exchange: Exchange, response: Response, stages: list[Placed]) -> list[Placed]:
+    """The stages that have something to read here; raises BadAnswer where a closed filter cannot."""
     encoding = response.field(b"content-encoding")
-    if encoding and not is_plain(encoding):
-        return _encoded(exchange, response, stages, downstream, decoder_for(encoding))
-    return _decoded(exchange, response, stages, downstream, None)
+    if _is_bodiless(exchange, response):
+        return []
+    if is_plain(encoding) or decoder_for(encoding) is not None:
+        return stages
+    if any(isinstance(p.stage, EventFilter | BodyFilter) and mode_of(p.plugin) is FailureMode.CLOSED for p in stages):
+        raise BadAnswer("the upstream answered in an encoding that no plugin can read, though `identity` was asked for")
+    return []
 
 
-def _encoded(
-    exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream, decoder: Decoder | None
-) -> Pipe:
+def _is_bodiless(exchange: Exchange, response: Response) -> bool:
+    return exchange.request.method == "HEAD" or response.status in _BODILESS
+
+
+def _relay(exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream) -> Pipe:
     """Beside an encoding that is known the body can be read; any other is relayed as bytes."""
-    if decoder is not None:
-        return _decoded(exchange, response, stages, downstream, decoder)
-    if any(isinstance(p.stage, EventFilter) and mode_of(p.plugin) is FailureMode.CLOSED for p in stages):
-        raise BadAnswer("the upstream streams in an encoding that no plugin can read, though `identity` was asked for")
-    return Pipe(exchange, downstream)
+    if _is_bodiless(exchange, response):
+        return Pipe(exchange, downstream)
+    encoding = response.field(b"content-encoding")
+    if not encoding or is_plain(encoding):
+        return _decoded(exchange, response, stages, downstream, None)
+    decoder = decoder_for(encoding)
+    return _decoded(exchange, response, stages, downstream, decoder) if decoder else Pipe(exchange, downstream)
 
 
 def _decoded(
@@ -106,14 +129,14 @@ def _decoded(
         filters = any(isinstance(placed.stage, EventFilter) for placed in stages)
         kind = EventRelay if filters else StreamRelay
         return kind(exchange, downstream, stages, decoder, _answer(exchange, response))
-    if exchange.chain.reads_usage and response.content_type.endswith(b"json"):
+    if exchange.chain.reads_usage and exchange.usage is None and response.content_type.endswith(b"json"):
         stages = [Placed(next(p for p in exchange.chain.plugins if p.reads_usage), _UsageTap(exchange)), *stages]
     return TapRelay(exchange, downstream, stages, decoder) if stages else Pipe(exchange, downstream)
 
 
 def _answer(exchange: Exchange, response: Response) -> Answer:
     expected = exchange.request.endpoint in GENERATING and response.status == 200
-    return Answer(expected=expected, reads_usage=exchange.chain.reads_usage)
+    return Answer(expected=expected, reads_usage=exchange.chain.reads_usage and exchange.usage is None)
 
 
 def _start(exchange: Exchange, response: Response, relay: Pipe, downstream: Downstream) -> None:

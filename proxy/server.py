@@ -76,8 +76,8 @@ class Server(web.Server):
         self.in_flight += 1
         try:
             await self._serve(exchange, downstream)
+            edge.downstream = None  # where it raised, `handle_error` looks at it
         finally:
-            edge.downstream = None
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
@@ -192,8 +192,11 @@ def _request(raw: web.BaseRequest, limit: int, downstream: Downstream) -> Reques
     content, headers, target = raw.content, raw.headers, origin_form(raw.raw_path)
     if content.is_eof():
         body = content.read_nowait() if content.total_bytes else b""
-        return Request(raw.method, target, headers, body=body, limit=limit)
+        request = Request(raw.method, target, headers, body=body, limit=limit)
+        request.spelled = raw.raw_headers
+        return request
     request = Request(raw.method, target, headers, upload=Payload(content), limit=limit)
+    request.spelled = raw.raw_headers
     if "expect" in headers:
         request.call_when_wanted(downstream.ask_for_body)
     return request
@@ -212,10 +215,12 @@ def origin_form(target: str) -> str:
 
 def _refusal(raw: web.BaseRequest, limit: int) -> ClientFault | None:
     """What may not pass: decided on the bytes that would be forwarded."""
+    if not aiohttp.HttpVersion10 <= raw.version <= aiohttp.HttpVersion11:
+        return ClientFault("this is not HTTP/1.1", code="bad_http")
     fault = target_fault(raw.raw_path) or host_fault(tuple(raw.headers.getall("host", ())))
     if fault is not None:
         return ClientFault(fault, code="bad_target")
-    if (length := raw.headers.get("content-length")) and int(length) > limit:
+    if max(int(raw.headers.get("content-length", 0)), raw.content.total_bytes) > limit:
         return TooLarge(f"the request body is larger than {limit} bytes (server.max_request_bytes)")
     return None
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prometheus_client.metrics import MetricWrapperBase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from prometheus_client import CollectorRegistry
+
+M = TypeVar("M", bound=MetricWrapperBase)
 
 log = logging.getLogger("weir.tasks")
 
@@ -54,3 +58,16 @@ class Services:
         self.metrics = metrics
         self.tasks = tasks or Tasks()
         self.clock = clock
+        self._made: dict[str, MetricWrapperBase] = {}
+
+    def metric(self, kind: type[M], name: str, documentation: str, labels: Sequence[str] = ()) -> M:
+        """A prometheus_client Counter, Gauge or Histogram, made on the first call, the same for all that name it.
+
+        So instances of a plugin, one per route's settings, count together. Labels must come from closed sets.
+        """
+        if name not in self._made:
+            self._made[name] = kind(name, documentation, labels, registry=self.metrics)
+        metric = self._made[name]
+        if not isinstance(metric, kind):
+            raise TypeError(f"the metric '{name}' is a {type(metric).__name__} already")
+        return metric

@@ -30,7 +30,7 @@ class Tap(Stage):
         """One chunk of the decoded body, as this plugin's place in the chain sees it."""
 
     def finish(self, outcome: Outcome) -> None:
-        """No more will come."""
+        """No more will come: said once, however the answer ended."""
 
 
 class EventTap(Stage):
@@ -42,11 +42,14 @@ class EventTap(Stage):
         """One event with data; comments pass by."""
 
     def finish(self, outcome: Outcome) -> None:
-        """No more will come."""
+        """No more will come: said once, however the answer ended."""
 
 
 class EventFilter(Stage):
-    """Changes, drops, holds or adds events of a stream. An event that is handed back as it came leaves as it came."""
+    """Changes, drops, holds or adds events of a stream. An event that is handed back as it came leaves as it came.
+
+    A ProxyError that it raises ends the stream, told as its last event; anything else is judged by the failure mode.
+    """
 
     __slots__ = ()
 

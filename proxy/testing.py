@@ -1,7 +1,8 @@
 """For the tests of plugins: a real Weir in this process, and a scripted upstream behind it, over real sockets.
 
 async with testing.upstream(testing.chat("hello")) as upstream, testing.weir(upstream, plugins=["shout"]) as weir:
-    ...  # any client against weir.url + "/v1"; upstream.requests has what arrived
+    answer = await testing.ask(weir, {"model": "m", "messages": []})  # or any client against weir.url + "/v1"
+    assert upstream.last.headers["x-shout"] == "yes"
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import httptools
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -228,6 +230,36 @@ async def configured(text: str, access_log: io.BytesIO | None = None) -> AsyncIt
         file.write_text(text)
         async with app.running(app.Plan(*config.load(file)), AccessLog(access_log or io.BytesIO())) as running:
             yield running
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the app got. `is_whole` is False where the connection was cut before the body's end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    is_whole: bool
+
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+async def ask(weir: app.Weir, body: Any, *, path: str = CHAT, headers: Mapping[str, str] | None = None) -> Answer:
+    """One POST of `body` as JSON, on a connection of its own; by header name in any case."""
+    fields = {"content-type": "application/json", **(headers or {})}
+    data = body if isinstance(body, bytes) else orjson.dumps(body)
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as client,  # noqa: TID251 - this is an app, not the proxy
+        client.post(weir.url + path, data=data, headers=fields) as answer,
+    ):
+        came, is_whole = bytearray(), True
+        try:
+            async for chunk in answer.content.iter_any():
+                came += chunk
+        except aiohttp.ClientError:
+            is_whole = False
+        return Answer(answer.status, answer.headers, bytes(came), is_whole)
 
 
 def exchange(

@@ -33,7 +33,6 @@ class Incoming:
 
     __slots__ = (
         "_connection",
-        "_held",
         "_loop",
         "_on_interim",
         "_over",
@@ -61,7 +60,6 @@ class Incoming:
         self._over: asyncio.Future[None] | None = None
         self._receiver: Receiver | None = None
         self.chunks: list[bytes] = []
-        self._held = 0
         self.status = 0
         self.reason = b""
         self.fields: Fields = []
@@ -77,9 +75,8 @@ class Incoming:
     def attach(self, receiver: Receiver) -> None:
         """From now on the body is pushed into `receiver`; what has come so far at once."""
         self._receiver = receiver
+        self.resume()  # first: what is delivered now may fill the receiver, which then pauses
         self.deliver()
-        if not self.is_complete:
-            self._connection.resume()
 
     async def over(self) -> None:
         """Wait until the receiver's `end` or `fail` was called."""
@@ -89,10 +86,12 @@ class Incoming:
 
     def pause(self) -> None:
         """Stop reading from the upstream: the receiver's side is full."""
-        self._connection.pause()
+        if not self.is_complete:  # a connection whose answer is complete is the next one's
+            self._connection.pause()
 
     def resume(self) -> None:
-        self._connection.resume()
+        if not self.is_complete:
+            self._connection.resume()
 
     def cancel(self) -> None:
         """Nobody wants the rest: drop the connection, so that the upstream stops working."""
@@ -138,8 +137,7 @@ class Incoming:
     def _hold(self) -> None:
         if self.is_complete or not self.chunks:
             return
-        self._held += len(self.chunks[-1])
-        if self._held > HOLD_BYTES:
+        if sum(map(len, self.chunks)) > HOLD_BYTES:
             self._connection.pause()
 
     def complete(self) -> None:

@@ -61,7 +61,7 @@ class OpenAI:
 
     def request_fields(self, request: Request) -> list[tuple[str, str]]:
         """A fresh copy of what may go up, with this upstream's own credential."""
-        fields = upstream_fields(request.headers, passthrough=self._passthrough)
+        fields = upstream_fields(request.headers, request.spelled, passthrough=self._passthrough)
         if self._credential is not None:
             fields.append(self._credential)
         return fields
@@ -109,16 +109,20 @@ class OpenAI:
 
     def _written(self, request: Request, attempt: Attempt) -> bytes:
         """The request as bytes: its head, and its body where that is at hand."""
-        fields = attempt.fields()
-        text = "\r\n".join(map(": ".join, fields))
-        if text.count("\n") != max(len(fields) - 1, 0) or text.count("\r") != text.count("\n"):
+        lines = [f"{request.method} {self.locate(request.target)} HTTP/1.1", f"Host: {self._host}"]
+        lines += map(": ".join, attempt.fields())
+        is_chunked = _is_chunked(attempt, request)
+        if is_chunked:
+            lines.append("Transfer-Encoding: chunked")
+        text = "\r\n".join(lines)
+        if text.count("\n") != len(lines) - 1 or text.count("\r") != text.count("\n"):
             raise PluginFailed("a plugin put a line break into a request header")
-        framing = "\r\nTransfer-Encoding: chunked" if _is_chunked(attempt, request) else ""
-        start = f"{request.method} {self.locate(request.target)} HTTP/1.1\r\nHost: {self._host}\r\n"
-        head = f"{start}{text}{framing}\r\n\r\n".encode("utf-8", "surrogateescape")
-        if not attempt.body:
+        head = f"{text}\r\n\r\n".encode("utf-8", "surrogateescape")
+        if attempt.body is None:
             return head
-        return head + (_chunk(attempt.body) + LAST_CHUNK if framing else attempt.body)
+        if is_chunked:
+            return head + (_chunk(attempt.body) if attempt.body else b"") + LAST_CHUNK
+        return head + attempt.body
 
 
 async def _upload(request: Request, connection: Connection, incoming: Incoming) -> None:
@@ -135,8 +139,8 @@ async def _upload(request: Request, connection: Connection, incoming: Incoming) 
 
 
 def _is_chunked(attempt: Attempt, request: Request) -> bool:
-    """A body without a length: one that came chunked goes on chunked."""
-    return attempt.body != b"" and "content-length" not in request.headers
+    """A body without a length: one that came chunked goes on chunked, also where nothing is in it."""
+    return "content-length" not in request.headers and (attempt.body != b"" or "transfer-encoding" in request.headers)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -114,10 +114,10 @@ class Pool:
 
     def _on_idle(self, connection: Connection) -> None:
         now = connection.idle_since = connection.loop.time()
+        if now > self._forget_at:
+            self._rest, self._forget_at = self._start_rest, math.inf
         if connection.keep_alive_hint < math.inf:
             self._learn(connection.keep_alive_hint, now)
-        elif now > self._forget_at:
-            self._rest, self._forget_at = self._start_rest, math.inf
         connection.rest(self._rest)
         self._idle.append(connection)
         self._wake()
@@ -127,7 +127,7 @@ class Pool:
         if connection in self._idle:
             self._idle.remove(connection)
             now = connection.loop.time()
-            if (patience := now - connection.idle_since) < self._rest - EARLY:
+            if (patience := now - connection.idle_since) < connection.rests_for - EARLY:
                 self._learn(patience, now)
         self._wake()
 
@@ -136,5 +136,6 @@ class Pool:
 
         Forgotten after a while: a restart closes connections too, and says nothing about patience.
         """
-        self._rest = max(min(self._rest, patience * REST_SHARE), REST_LEAST)
-        self._forget_at = now + FORGET_SECONDS
+        rest = max(patience * REST_SHARE, REST_LEAST)
+        if rest <= self._rest:
+            self._rest, self._forget_at = rest, now + FORGET_SECONDS

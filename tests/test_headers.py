@@ -1,0 +1,117 @@
+"""Which fields travel: what must go goes, the rest keeps its spelling, order and repetitions."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from proxy.headers import connection_named, decode, downstream_fields, encode, upstream_fields
+
+REQUEST = [
+    ("HOST", "localhost:8080"),
+    ("Connection", "keep-alive, X-Only-Here"),
+    ("X-Only-Here", "1"),
+    ("Keep-Alive", "timeout=5"),
+    ("Proxy-Authorization", "Basic abc"),
+    ("Proxy-Connection", "keep-alive"),
+    ("TE", "trailers"),
+    ("Transfer-Encoding", "chunked"),
+    ("Upgrade", "h2c"),
+    ("HTTP2-Settings", "AAMAAABk"),
+    ("Authorization", "Bearer callers"),
+    ("api-key", "callers"),
+    ("X-API-Key", "callers"),
+    ("x-goog-api-key", "callers"),
+    ("Cookie", "session=1"),
+    ("X-Forwarded-For", "10.0.0.1"),
+    ("x-forwarded-anything", "1"),
+    ("x-stainless-retry-count", "1"),
+    ("Idempotency-Key", "k"),
+    ("X-Tag", "one"),
+    ("accept", "*/*"),
+    ("x-tag", "two"),
+    ("X_Under.Dotted", "1"),
+    ("Trailer", "x-sum"),
+    ("x-weir-tag", "theirs"),
+]
+PLAIN = REQUEST[17:]
+CREDENTIALS = REQUEST[10:15]
+
+
+def going_up(fields, *, passthrough=False):
+    raw = [(name.encode(), value.encode()) for name, value in fields]
+    return upstream_fields(CIMultiDictProxy(CIMultiDict(fields)), raw, passthrough=passthrough)
+
+
+def coming_down(fields, *, passthrough=False):
+    return downstream_fields(fields, {name.lower(): value for name, value in fields}, passthrough=passthrough)
+
+
+def test_what_the_upstream_sees():
+    assert going_up(REQUEST) == PLAIN
+
+
+def test_what_the_upstream_sees_where_credentials_pass():
+    assert going_up(REQUEST, passthrough=True) == [*CREDENTIALS, *PLAIN]
+
+
+def test_names_go_up_as_the_app_spelled_them():
+    headers = CIMultiDictProxy(CIMultiDict([("Content-Type", "a/b"), ("X-Tag", "1")]))
+    spelled = [(b"cOnTent-type", b"a/b"), (b"x-TAG", b"1")]
+    assert upstream_fields(headers, spelled, passthrough=False) == [("cOnTent-type", "a/b"), ("x-TAG", "1")]
+
+
+def test_a_request_that_a_test_made_has_no_spelling_of_its_own():
+    headers = CIMultiDictProxy(CIMultiDict([("x-tag", "1"), ("cookie", "a")]))
+    assert upstream_fields(headers, (), passthrough=False) == [("x-tag", "1")]
+
+
+ANSWER = [
+    (b"Date", b"today"),
+    (b"Connection", b"keep-alive, x-only-here"),
+    (b"Keep-Alive", b"timeout=5"),
+    (b"X-Only-Here", b"1"),
+    (b"Transfer-Encoding", b"chunked"),
+    (b"Proxy-Authenticate", b"Basic"),
+    (b"Upgrade", b"h2c"),
+    (b"X-Weir-Request-Id", b"another Weir's"),
+    (b"x-weir-anything", b"1"),
+    (b"Set-Cookie", b"a=1"),
+    (b"set-cookie2", b"b=2"),
+    (b"x-ratelimit-remaining-tokens", b"9"),
+    (b"Retry-After", b"1"),
+    (b"WWW-Authenticate", b"Bearer"),
+    (b"X-Tag", b"one"),
+    (b"x-tag", b"two"),
+    (b"X-Raw", b"Gr\xfc\xdfe"),
+    (b"Trailer", b"x-sum"),
+]
+
+
+def test_what_the_app_sees():
+    assert coming_down(ANSWER) == [ANSWER[0], *ANSWER[11:]]
+
+
+def test_what_the_app_sees_where_cookies_pass():
+    assert coming_down(ANSWER, passthrough=True) == [ANSWER[0], *ANSWER[9:]]
+
+
+def test_connection_fields_that_are_repeated_name_what_each_names():
+    fields = [(b"connection", b"a"), (b"A", b"1"), (b"Connection", b"B , close"), (b"b", b"2"), (b"c", b"3")]
+    assert coming_down(fields) == [(b"c", b"3")]
+    assert going_up([(name.decode(), value.decode()) for name, value in fields]) == [("c", "3")]
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "content-type", "Content-Encoding", "Host"])
+def test_connection_cannot_unsay_what_frames_or_describes_the_message(name):
+    assert connection_named((f"x-a, {name}, close",)) == {"x-a"}
+
+
+@given(st.lists(st.tuples(st.binary(), st.binary())))
+def test_fields_of_any_bytes_come_back_as_they_were(fields):
+    clean = [tuple(part.translate(None, b"\r\n\0") for part in field) for field in fields]
+    assert encode(decode(clean)) == clean
+
+
+def test_a_line_break_in_a_plugins_field_starts_no_field_of_its_own():
+    assert encode(CIMultiDict([("x-a", "1\r\nx-b: 2\0")])) == [(b"x-a", b"1  x-b: 2 ")]
