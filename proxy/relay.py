@@ -133,7 +133,7 @@ class StreamRelay(TapRelay):
         self._reader = Reader()
         self._unread: list[bytes] = []
         self._unread_bytes = 0
-        self._reads_at = 0 if stages else UNREAD_BYTES
+        self._reads_at = 0
         self._can_tell = decoder is None
         self._is_broken = False
 
@@ -142,7 +142,7 @@ class StreamRelay(TapRelay):
         self.downstream.write(chunk)
         self._unread.append(chunk)
         self._unread_bytes += len(chunk)
-        if self._unread_bytes > self._reads_at or not self._answer.started:
+        if self._unread_bytes > self._reads_at:
             self._read()
 
     @override
@@ -199,6 +199,7 @@ class StreamRelay(TapRelay):
             answer.see(event)
         if answer.started and self.exchange.first_token_at is None:
             self.exchange.first_token_at = time.monotonic()
+            self._reads_at = 0 if self._stages else UNREAD_BYTES
 
     def _tail(self) -> list[Event]:
         """The half event that the stream left behind, seen like the others."""

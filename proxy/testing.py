@@ -13,7 +13,7 @@ import io
 import pathlib
 import tempfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import httptools
@@ -102,8 +102,7 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._wire = Wire(transport)
+        self._wire = Wire(cast("asyncio.Transport", transport))  # uvloop's is one only in what it can do
         self._upstream.wires.append(self._wire)
 
     @override

@@ -45,7 +45,9 @@ def test_what_was_flushed_can_be_read_at_once():
     assert fed(b"gzip", *pieces) == [b"data: 1\n\n", b"data: 2\n\n"]
 
 
-@pytest.mark.parametrize("encoding", [b"br", b"zstd", b"gzip, br", b"gzip,", b"identity, gzip", b"compress", b"aes128gcm"])
+@pytest.mark.parametrize(
+    "encoding", [b"br", b"zstd", b"gzip, br", b"gzip,", b"identity, gzip", b"compress", b"aes128gcm"]
+)
 def test_an_encoding_that_is_not_known_has_no_decoder(encoding):
     assert decoder_for(encoding) is None
     assert not is_plain(encoding)

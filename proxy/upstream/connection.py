@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import select
 import time
 from dataclasses import dataclass
@@ -210,6 +211,8 @@ class Connection(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._incoming is not None:
+            self._read_rest()
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -301,6 +304,18 @@ class Connection(asyncio.Protocol):
             return True
         self._head_bytes += len(data)
         return False
+
+    def _read_rest(self) -> None:
+        """A write can fail before the loop has read why: the early answer to an upload still lies in the socket."""
+        assert self._transport is not None
+        if self._transport.get_extra_info("sslcontext") is not None:
+            return
+        try:
+            data = os.read(self._transport.get_extra_info("socket").fileno(), MAX_HEAD_BYTES)
+        except OSError:
+            return
+        if data:
+            self.data_received(data)
 
     def _garbage(self, what: str = "its answer is not HTTP/1.1") -> None:
         incoming, self._incoming = self._incoming, None

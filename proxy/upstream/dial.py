@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import socket
 import ssl
 import urllib.parse
@@ -58,12 +59,16 @@ class Tunnel:
     def from_environment(cls, origin: Origin) -> Tunnel | None:
         """The tunnel that `HTTPS_PROXY` names, unless `NO_PROXY` excludes the origin."""
         proxy = urllib.request.getproxies_environment().get("https")
-        if origin.tls is None or not proxy or urllib.request.proxy_bypass(origin.host):
+        if origin.tls is None or not proxy or urllib.request.proxy_bypass(f"{origin.host}:{origin.port}"):
             return None
         url = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         user = urllib.parse.unquote(url.username or "")
         credential = base64.b64encode(f"{user}:{urllib.parse.unquote(url.password or '')}".encode()).decode()
         return cls(url.hostname or "", url.port or 80, f"Basic {credential}" if user else None)
+
+
+class _TunnelRefused(ConnectionError):
+    """Says itself what is wrong."""
 
 
 class Dialer:
@@ -79,12 +84,14 @@ class Dialer:
             sock = await self._socket()
             return await self._connection(sock, make)
         except ssl.SSLCertVerificationError as error:
-            raise ConnectFailed(
-                f"upstream '{self._name}': its certificate is not valid: {error.verify_message}"
-            ) from error
+            reason = error.verify_message.partition(",")[0]  # after a comma comes the host that was wanted
+            raise ConnectFailed(f"upstream '{self._name}': its certificate is not valid: {reason}") from error
         except (OSError, ssl.SSLError) as error:
             self._names.forget()
             raise ConnectFailed(f"upstream '{self._name}' cannot be reached: {_reason(error)}") from error
+        except asyncio.CancelledError:
+            self._names.forget()  # a time limit: where an address has moved, the old one may swallow what is sent there
+            raise
 
     async def _socket(self) -> socket.socket:
         addresses = await self._names.resolve()
@@ -145,16 +152,18 @@ async def _open_tunnel(loop: asyncio.AbstractEventLoop, sock: socket.socket, ori
         data = await loop.sock_recv(sock, 4096)
         head += data
         if not data or len(head) > MAX_TUNNEL_HEAD:
-            raise ConnectionError("the proxy of HTTPS_PROXY gave no answer to CONNECT")
+            raise _TunnelRefused("the proxy of HTTPS_PROXY gave no answer to CONNECT")
     status = head.split(b" ", 2)[1:2]
     if status != [b"200"]:
-        raise ConnectionError(
+        raise _TunnelRefused(
             f"the proxy of HTTPS_PROXY refused CONNECT with {b''.join(status).decode('ascii', 'replace')}"
         )
 
 
 def _reason(error: BaseException) -> str:
-    """What the operating system says, without addresses."""
+    """What the operating system says, without addresses: a text of several errors in one holds them."""
+    if isinstance(error, _TunnelRefused):
+        return str(error)
     if isinstance(error, BaseExceptionGroup):
         return _reason(error.exceptions[0])
     if isinstance(error, socket.gaierror):
@@ -163,5 +172,6 @@ def _reason(error: BaseException) -> str:
         return "connection refused"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or 'closed'})"
-    said = error.strerror if isinstance(error, OSError) else None
-    return (said or str(error) or type(error).__name__).lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return "none of its addresses accepts a connection"

@@ -124,13 +124,16 @@ class Incoming:
 
     def deliver(self) -> None:
         """Hand on what one read brought, as one chunk; and the end, if that has come."""
-        if self._receiver is None:
+        receiver, chunks = self._receiver, self.chunks
+        if receiver is None:
             self._hold()
             return
-        if self.chunks:
-            chunk = self.chunks.pop() if len(self.chunks) == 1 else b"".join(self.chunks)
-            self.chunks.clear()
-            self._receiver.feed(chunk)
+        if len(chunks) == 1:
+            receiver.feed(chunks.pop())
+        elif chunks:
+            together = b"".join(chunks)
+            chunks.clear()
+            receiver.feed(together)
         if self.is_complete or self.error is not None:
             self._close()
 

@@ -1,0 +1,187 @@
+"""A request's body is read once and bounded, an answer's header is decoded only when looked at, facts are typed."""
+
+import orjson
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from proxy import testing
+from proxy.errors import ClientFault, NotFound, TooLarge
+from proxy.exchange import Attempt, Key, Request, Response, Target, endpoint_of
+
+COUNT: Key[int] = Key("count")
+NAME: Key[str] = Key("name")
+
+
+class Upload:
+    """A body that comes in pieces; each is given once."""
+
+    def __init__(self, *pieces):
+        self.pieces = list(pieces)
+
+    async def readany(self):
+        return self.pieces.pop(0) if self.pieces else b""
+
+    def is_eof(self):
+        return not self.pieces
+
+
+def request(*pieces, limit=100, **headers):
+    fields = CIMultiDictProxy(CIMultiDict(headers))
+    return Request("POST", "/v1/chat/completions?a=%20b", fields, upload=Upload(*pieces), limit=limit)
+
+
+def test_a_target_is_path_and_query_undecoded():
+    asked = testing.exchange("GET", "/v1/models/org%2Fname?x=%3F?y=1").request
+    assert (asked.path, asked.query) == ("/v1/models/org%2Fname", "x=%3F?y=1")
+
+
+async def test_a_body_is_read_once_and_shared():
+    asked = request(b'{"a":', b"1}")
+    assert (asked.is_buffered, asked.at_hand) == (False, None)
+    assert await asked.body() == b'{"a":1}'
+    assert await asked.body() == b'{"a":1}'
+    assert asked.is_buffered
+    assert await asked.json() is await asked.json()
+
+
+async def test_an_upload_comes_as_it_comes_and_only_once():
+    asked = request(b"ab", b"cd")
+    assert [chunk async for chunk in asked.upload()] == [b"ab", b"cd"]
+    assert [chunk async for chunk in asked.upload()] == []
+
+
+@pytest.mark.parametrize("pieces", [[bytes(101)], [bytes(60), bytes(41)], [bytes(1)] * 101])
+async def test_a_body_past_the_limit_is_too_large(pieces):
+    with pytest.raises(TooLarge, match=r"larger than 100 bytes \(server.max_request_bytes\)"):
+        await request(*pieces).body()
+
+
+async def test_a_body_of_the_limit_is_not():
+    assert len(await request(bytes(60), bytes(40)).body()) == 100
+
+
+async def test_json_that_is_none_is_the_clients_fault():
+    with pytest.raises(ClientFault, match="not valid JSON") as refused:
+        await request(b'{"a":').json()
+    assert refused.value.error_code == "invalid_json"
+
+
+async def test_a_replaced_body_is_parsed_anew():
+    asked = request(b'{"a":1}')
+    assert await asked.json() == {"a": 1}
+    asked.replace_body(b'{"a":2}')
+    assert (await asked.body(), await asked.json(), asked.is_replaced) == (b'{"a":2}', {"a": 2}, True)
+
+
+async def test_a_client_that_waits_to_be_asked_is_asked_when_its_body_is_wanted():
+    asked, calls = request(b"a"), []
+    asked.call_when_wanted(lambda: calls.append("100"))
+    assert (asked.expects_continue, calls) == (True, [])
+    await asked.body()
+    await asked.body()
+    assert calls == ["100"]
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [(b'{"model":"m"}', True), (b'{"model":null}', True), (b"{}", False), (b"[]", False), (b"", False), (b"{", False)],
+)
+def test_whether_a_body_names_a_model(body, names):
+    assert testing.exchange(body=body).request.names_model() is names
+
+
+@pytest.mark.parametrize(
+    ("content_type", "seen"),
+    [("application/json", "application/json"), ("Text/PLAIN ; charset=utf-8", "text/plain"), ("", "")],
+)
+def test_a_content_type_without_its_parameters(content_type, seen):
+    assert testing.exchange(headers={"content-type": content_type}).request.content_type == seen
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [
+        ("/v1/chat/completions", "chat"),
+        ("/v1/chat/completions/", "chat"),
+        ("/v1/completions", "completions"),
+        ("/v1/responses", "responses"),
+        ("/v1/responses/resp_1/cancel", "responses"),
+        ("/v1/embeddings", "embeddings"),
+        ("/v1/models", "models"),
+        ("/v1/models/org%2Fname", "models"),
+        ("/v1/moderations", "moderations"),
+        ("/v1/audio/speech", "audio"),
+        ("/v1/images/generations", "images"),
+        ("/v1/files/f/content", "files"),
+        ("/v1/batches", "batches"),
+        ("/v1/uploads/u/parts", "uploads"),
+        ("/v1/fine_tuning/jobs", "fine_tuning"),
+        ("/", "generate"),
+        ("/generate", "generate"),
+        ("/generate_stream", "generate"),
+        ("/invocations", "generate"),
+        ("/v1", "other"),
+        ("/v1/", "other"),
+        ("/v1/unknown", "other"),
+        ("/v1/chat", "other"),
+        ("/v2/models", "other"),
+        ("/modelsx", "other"),
+        ("/v1/modelsx", "other"),
+    ],
+)
+def test_endpoints_are_a_closed_set(path, endpoint):
+    assert endpoint_of(path) == endpoint
+    assert testing.exchange(target=f"{path}?x=/v1/models").request.endpoint == endpoint
+
+
+def test_an_attempts_header_is_its_own():
+    fields = [("X-Tag", "1"), ("x-tag", "2")]
+    attempt, other = (Attempt(number, Target("up"), fields, b"") for number in (1, 2))
+    assert attempt.fields() is fields
+    attempt.headers["x-new"] = "3"
+    assert attempt.fields() == [("X-Tag", "1"), ("x-tag", "2"), ("x-new", "3")]
+    assert other.fields() == fields == [("X-Tag", "1"), ("x-tag", "2")]
+
+
+def test_a_response_that_weir_made():
+    response = Response.of_json(201, {"a": 1})
+    assert (response.status, response.body, response.content_type) == (201, b'{"a":1}', b"application/json")
+    assert response.fields() == [(b"content-type", b"application/json")]
+    assert Response(204).fields() == []
+
+
+def test_a_refusal_has_openais_shape_and_its_own_fields():
+    response = Response.of_error(NotFound("no such thing", code="gone", headers={"retry-after": "1"}))
+    assert response.status == 404
+    assert dict(response.headers) == {"content-type": "application/json", "retry-after": "1"}
+    assert orjson.loads(response.body)["error"]["code"] == "gone"
+    assert isinstance(response.error, NotFound)
+
+
+def test_an_answers_fields_stay_bytes_until_somebody_looks():
+    fields = [(b"X-Raw", b"Gr\xfc\xdfe"), (b"content-type", b"Text/Event-Stream; charset=utf-8")]
+    response = Response.of_fields(Response(200), fields)
+    assert response.field(b"x-raw") == b"Gr\xfc\xdfe"
+    assert response.is_event_stream
+    assert response.fields() is fields
+    response.headers["x-new"] = "☺"
+    assert response.fields() == [*fields, (b"x-new", "☺".encode())]
+    assert response.field(b"x-new") == "☺".encode()
+
+
+def test_a_field_that_a_plugin_took_away_is_gone():
+    response = Response.of_fields(Response(200), [(b"x-a", b"1"), (b"x-b", b"2")])
+    assert response.field(b"x-a") == b"1"
+    del response.headers["X-A"]
+    assert (response.field(b"x-a"), response.fields()) == (b"", [(b"x-b", b"2")])
+
+
+def test_facts_are_found_by_their_key():
+    exchange = testing.exchange()
+    exchange[COUNT] = 1
+    assert (COUNT in exchange, exchange[COUNT], exchange.get(COUNT, 0)) == (True, 1, 1)
+    assert (NAME in exchange, exchange.get(NAME, "none")) == (False, "none")
+    with pytest.raises(KeyError):
+        exchange[NAME]
+    assert Key("count") not in exchange
+    assert repr(COUNT) == "Key('count')"
