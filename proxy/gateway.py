@@ -64,7 +64,11 @@ class Gateway:
         exchange.chain = self._no_chain
         route = None
         try:
-            route = await self._route(exchange)
+            route = self._route(exchange)
+            if route is None:
+                await read_model(exchange.request)
+                route = self._route(exchange)
+                assert route is not None
             exchange.route, exchange.chain = route.name, route.chain
             exchange.entered = len(route.chain.plugins)
             self._metrics.entered(route.name)
@@ -80,15 +84,10 @@ class Gateway:
         else:
             self._complete(exchange, downstream)
 
-    async def _route(self, exchange: Exchange) -> Route:
+    def _route(self, exchange: Exchange) -> Route | None:
         if exchange.error is not None:
             raise exchange.error
-        route = self.router.find(exchange.request)
-        if route is None:
-            await read_model(exchange.request)
-            route = self.router.find(exchange.request)
-        assert route is not None
-        return route
+        return self.router.find(exchange.request)
 
     async def _pass(self, exchange: Exchange, route: Route, downstream: Downstream) -> None:
         chain, response, stages = route.chain, None, _NO_STAGES

@@ -22,7 +22,6 @@ from proxy.errors import BadAnswer, DownstreamStalled, Dropped, Interrupted, Pro
 from proxy.upstream.incoming import Incoming
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from proxy.headers import Fields
@@ -68,6 +67,7 @@ class Connection(asyncio.Protocol):
         "_on_lost",
         "_parser",
         "_phase",
+        "_probe",
         "_reason",
         "_timer",
         "_timer_at",
@@ -106,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._keep = False
         self._is_reading = True
         self._writable: asyncio.Future[None] | None = None
+        self._probe: select.poll | None = None
         self.idle_since = self.rests_for = 0.0
         self.is_reused = False
         self.keep_alive_hint = math.inf
@@ -160,7 +161,10 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is None or self._transport.is_closing():
             return False
-        return not _has_hung_up(self._transport.get_extra_info("socket"))
+        if self._probe is None:
+            self._probe = select.poll()
+            self._probe.register(self._transport.get_extra_info("socket").fileno(), _HUNG_UP)
+        return not self._probe.poll(0)
 
     def pause(self) -> None:
         if self._is_reading and self._transport is not None and not self._transport.is_closing():
@@ -198,9 +202,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._garbage()
-        else:
-            incoming.deliver()
+            self._garbage()  # an answer that was complete before it is still to be handed on
+        incoming.deliver()
 
     @override
     def eof_received(self) -> None:
@@ -384,9 +387,3 @@ def _seconds_offered(value: bytes) -> float:
         if name.strip().lower() == b"timeout" and number.strip().isdigit():
             return float(number)
     return math.inf
-
-
-def _has_hung_up(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock.fileno(), _HUNG_UP)
-    return bool(poll.poll(0))

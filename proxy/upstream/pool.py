@@ -39,7 +39,7 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._dialing = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
 
     @property
     def idle(self) -> int:
@@ -63,14 +63,13 @@ class Pool:
         return None
 
     async def fresh(self) -> Connection:
-        """A new connection, or the next to come free; after the connect limit raises ConnectFailed or Unavailable."""
+        """A new connection, or the next to come free: first come, first served.
+
+        After the connect limit raises ConnectFailed or Unavailable.
+        """
         try:
             async with asyncio.timeout(self._connect):
-                while len(self._open) + self._dialing >= self._size:
-                    await self._wait()
-                    if connection := self.rested():
-                        return connection
-                return await self._dial()
+                return await self._turn() or await self._dial()
         except TimeoutError:
             if len(self._open) >= self._size:
                 raise Unavailable(f"upstream '{self.name}': all {self._size} connections are in use") from None
@@ -80,37 +79,69 @@ class Pool:
         for connection in list(self._open):
             connection.abort()
 
-    async def _dial(self) -> Connection:
-        self._dialing += 1
-        try:
-            connection = await self._dialer.dial(lambda: Connection(self.name, self._on_idle, self._on_lost))
-        except BaseException:
-            self._wake()
-            raise
-        finally:
-            self._dialing -= 1
-        self._open.add(connection)
-        return connection
-
-    async def _wait(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
+    async def _turn(self) -> Connection | None:
+        """A connection, or None: there is room for a new one, which is taken (`_dialing`) from now on."""
+        if len(self._open) + self._dialing < self._size:
+            self._dialing += 1
+            return None
+        if connection := self.rested():
+            return connection
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
-            await waiter
+            connection = await waiter
         except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self._wake()
+            self._leave(waiter)
             raise
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+        return self._taken(connection)
 
-    def _wake(self) -> None:
+    def _grant(self, connection: Connection | None) -> bool:
+        """To who waits longest, together with its room, so that nobody can come between; False where nobody waits."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(None)
-                return
+                self._dialing += 1
+                if connection is not None:
+                    self._open.discard(connection)
+                waiter.set_result(connection)
+                return True
+        return False
+
+    def _taken(self, connection: Connection | None) -> Connection | None:
+        """The connection that was granted, where it is still good; else its room is kept for a new one."""
+        if connection is None or not connection.is_usable():
+            return None
+        self._dialing -= 1
+        self._open.add(connection)
+        return connection
+
+    def _leave(self, waiter: asyncio.Future[Connection | None]) -> None:
+        """Who waited was cancelled, maybe with something in hand."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif not waiter.cancelled():
+            if connection := self._taken(waiter.result()):
+                self._keep(connection)
+            else:
+                self._vacate()
+
+    async def _dial(self) -> Connection:
+        try:
+            connection = await self._dialer.dial(lambda: Connection(self.name, self._on_idle, self._on_lost))
+        except BaseException:
+            self._vacate()
+            raise
+        self._dialing -= 1
+        self._open.add(connection)
+        return connection
+
+    def _vacate(self) -> None:
+        self._dialing -= 1
+        self._grant(None)
+
+    def _keep(self, connection: Connection) -> None:
+        if not self._grant(connection):
+            self._idle.append(connection)
 
     def _on_idle(self, connection: Connection) -> None:
         now = connection.idle_since = connection.loop.time()
@@ -119,17 +150,18 @@ class Pool:
         if connection.keep_alive_hint < math.inf:
             self._learn(connection.keep_alive_hint, now)
         connection.rest(self._rest)
-        self._idle.append(connection)
-        self._wake()
+        self._keep(connection)
 
     def _on_lost(self, connection: Connection) -> None:
-        self._open.discard(connection)
+        if connection not in self._open:
+            return
+        self._open.remove(connection)
         if connection in self._idle:
             self._idle.remove(connection)
             now = connection.loop.time()
             if (patience := now - connection.idle_since) < connection.rests_for - EARLY:
                 self._learn(patience, now)
-        self._wake()
+        self._grant(None)
 
     def _learn(self, patience: float, now: float) -> None:
         """The server closed after so many seconds of rest, or says that it will.
