@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from typing_extensions import override
 
 from proxy.errors import ClientFault, Outcome, ProxyError, TooLarge
-from proxy.headers import Fields, decode, encode
+from proxy.headers import Fields, decode, encode, unbroken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -67,7 +67,7 @@ class Attempt:
         "target",
     )
 
-    def __init__(self, number: int, target: Target, fields: list[tuple[str, str]], body: bytes | None) -> None:
+    def __init__(self, number: int, target: Target, fields: Fields, body: bytes | None) -> None:
         self.number = number
         self.target = target
         self._fields = fields
@@ -84,11 +84,11 @@ class Attempt:
     def headers(self) -> CIMultiDict[str]:
         """What goes up, to look at and to change; made when somebody does."""
         if self._headers is None:
-            self._headers = CIMultiDict(self._fields)
+            self._headers = decode(self._fields)
         return self._headers
 
-    def fields(self) -> list[tuple[str, str]]:
-        return self._fields if self._headers is None else list(self._headers.items())
+    def fields(self) -> Fields:
+        return self._fields if self._headers is None else encode(self._headers)
 
 
 class Upload(Protocol):
@@ -143,6 +143,10 @@ class Request:
         self._limit = limit
         self._json: Any = _UNREAD
         self._on_wanted: Callable[[], None] | None = None
+
+    def fields(self) -> Sequence[tuple[bytes, bytes]]:
+        """The header as it came: aiohttp has a spelling of its own for the names that it knows."""
+        return self.spelled or encode(self.headers)
 
     @property
     def endpoint(self) -> str:
@@ -278,7 +282,7 @@ class Response:
         return self._index.get(name, b"")
 
     def fields(self) -> Fields:
-        return self._fields if self._headers is None else encode(self._headers)
+        return self._fields if self._headers is None else unbroken(encode(self._headers))
 
 
 class Exchange:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from multidict import CIMultiDict, CIMultiDictProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 Fields = list[tuple[bytes, bytes]]
 """Header fields as they are on the wire, in order."""
@@ -35,7 +35,7 @@ FORWARDED = "x-forwarded-"
 OWN = b"x-weir-"
 """Ours, also where the upstream is another Weir."""
 
-_LINE_BREAK = re.compile(r"[\r\n\0]")
+_LINE_BREAK = re.compile(rb"[\r\n\0]")
 _NAMES = 2048  # verdicts kept at hand: apps send the same few names
 
 _REQUEST_DROP = HOP_BY_HOP | {"host"}
@@ -43,19 +43,15 @@ _RESPONSE_DROP = frozenset(name.encode() for name in HOP_BY_HOP)
 _RESPONSE_DROP_REPLACED = _RESPONSE_DROP | {b"set-cookie", b"set-cookie2"}
 
 
-def upstream_fields(
-    headers: CIMultiDictProxy[str], spelled: Sequence[tuple[bytes, bytes]], *, passthrough: bool
-) -> list[tuple[str, str]]:
+def upstream_fields(fields: Iterable[tuple[bytes, bytes]], connection: Iterable[str], *, passthrough: bool) -> Fields:
     """What an upstream may see of a request's header; `passthrough` lets the caller's credential and cookies by.
 
-    `spelled` has the same fields in the same order, with their names as the app wrote them: aiohttp has a spelling of
-    its own for those that it knows. `Host` is the upstream's own and is set when the request is written.
+    `connection` are the values of its Connection fields. `Host` is the upstream's own, set when the request is written.
     """
     goes_up = _goes_up_passthrough if passthrough else _goes_up
-    pairs = zip(spelled or encode(headers), headers.values(), strict=True)
-    fields = [(name, value) for (raw, _), value in pairs if (name := goes_up(raw))]
-    named = connection_named(tuple(headers.getall("connection", ())))
-    return [field for field in fields if field[0].lower() not in named] if named else fields
+    kept = [field for field in fields if goes_up(field[0])]
+    named = connection_named(tuple(connection))
+    return [field for field in kept if _text(field[0]).lower() not in named] if named else kept
 
 
 def downstream_fields(fields: Fields, index: dict[bytes, bytes], *, passthrough: bool) -> Fields:
@@ -80,15 +76,13 @@ def _returns_passthrough(name: bytes) -> bool:
 
 
 @lru_cache(_NAMES)
-def _goes_up(name: bytes) -> str | None:
-    """The name as text, or None where it stays here."""
-    return None if _text(name).lower() in CREDENTIALS else _goes_up_passthrough(name)
+def _goes_up(name: bytes) -> bool:
+    return _text(name).lower() not in CREDENTIALS and _goes_up_passthrough(name)
 
 
 @lru_cache(_NAMES)
-def _goes_up_passthrough(name: bytes) -> str | None:
-    lower = _text(name).lower()
-    return None if lower in _REQUEST_DROP or lower.startswith(FORWARDED) else _text(name)
+def _goes_up_passthrough(name: bytes) -> bool:
+    return (lower := _text(name).lower()) not in _REQUEST_DROP and not lower.startswith(FORWARDED)
 
 
 @lru_cache(_NAMES)
@@ -102,8 +96,13 @@ def connection_named(values: tuple[str, ...]) -> frozenset[str]:
 
 
 def encode(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> Fields:
-    """Decoded as UTF-8 with surrogates, so the way back gives the same bytes; a plugin's line breaks become blanks."""
+    """Decoded as UTF-8 with surrogates, so the way back gives the same bytes."""
     return [(_bytes(name), _bytes(value)) for name, value in headers.items()]
+
+
+def unbroken(fields: Fields) -> Fields:
+    """With blanks where a plugin put line breaks: they would be the start of other fields."""
+    return [(_LINE_BREAK.sub(b" ", name), _LINE_BREAK.sub(b" ", value)) for name, value in fields]
 
 
 def decode(fields: Fields) -> CIMultiDict[str]:
@@ -111,7 +110,7 @@ def decode(fields: Fields) -> CIMultiDict[str]:
 
 
 def _bytes(text: str) -> bytes:
-    return _LINE_BREAK.sub(" ", text).encode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _text(raw: bytes) -> str:

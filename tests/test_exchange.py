@@ -135,12 +135,12 @@ def test_endpoints_are_a_closed_set(path, endpoint):
 
 
 def test_an_attempts_header_is_its_own():
-    fields = [("X-Tag", "1"), ("x-tag", "2")]
+    fields = [(b"X-Tag", b"1"), (b"x-tag", b"2")]
     attempt, other = (Attempt(number, Target("up"), fields, b"") for number in (1, 2))
     assert attempt.fields() is fields
     attempt.headers["x-new"] = "3"
-    assert attempt.fields() == [("X-Tag", "1"), ("x-tag", "2"), ("x-new", "3")]
-    assert other.fields() == fields == [("X-Tag", "1"), ("x-tag", "2")]
+    assert attempt.fields() == [(b"X-Tag", b"1"), (b"x-tag", b"2"), (b"x-new", b"3")]
+    assert other.fields() == fields == [(b"X-Tag", b"1"), (b"x-tag", b"2")]
 
 
 def test_a_response_that_weir_made():

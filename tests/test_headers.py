@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.headers import connection_named, decode, downstream_fields, encode, upstream_fields
+from proxy.headers import connection_named, decode, downstream_fields, encode, unbroken, upstream_fields
 
 REQUEST = [
     ("HOST", "localhost:8080"),
@@ -39,8 +39,9 @@ CREDENTIALS = REQUEST[10:15]
 
 
 def going_up(fields, *, passthrough=False):
-    raw = [(name.encode(), value.encode()) for name, value in fields]
-    return upstream_fields(CIMultiDictProxy(CIMultiDict(fields)), raw, passthrough=passthrough)
+    headers = CIMultiDictProxy(CIMultiDict(fields))
+    kept = upstream_fields(encode(headers), headers.getall("connection", ()), passthrough=passthrough)
+    return list(decode(kept).items())
 
 
 def coming_down(fields, *, passthrough=False):
@@ -56,14 +57,8 @@ def test_what_the_upstream_sees_where_credentials_pass():
 
 
 def test_names_go_up_as_the_app_spelled_them():
-    headers = CIMultiDictProxy(CIMultiDict([("Content-Type", "a/b"), ("X-Tag", "1")]))
-    spelled = [(b"cOnTent-type", b"a/b"), (b"x-TAG", b"1")]
-    assert upstream_fields(headers, spelled, passthrough=False) == [("cOnTent-type", "a/b"), ("x-TAG", "1")]
-
-
-def test_a_request_that_a_test_made_has_no_spelling_of_its_own():
-    headers = CIMultiDictProxy(CIMultiDict([("x-tag", "1"), ("cookie", "a")]))
-    assert upstream_fields(headers, (), passthrough=False) == [("x-tag", "1")]
+    spelled = [(b"cOnTent-type", b"a/b"), (b"x-TAG", b"Gr\xfc\xdfe"), (b"COOKIE", b"a=1")]
+    assert upstream_fields(spelled, (), passthrough=False) == spelled[:2]
 
 
 ANSWER = [
@@ -114,4 +109,4 @@ def test_fields_of_any_bytes_come_back_as_they_were(fields):
 
 
 def test_a_line_break_in_a_plugins_field_starts_no_field_of_its_own():
-    assert encode(CIMultiDict([("x-a", "1\r\nx-b: 2\0")])) == [(b"x-a", b"1  x-b: 2 ")]
+    assert unbroken(encode(CIMultiDict([("x-a", "1\r\nx-b: 2\0")]))) == [(b"x-a", b"1  x-b: 2 ")]

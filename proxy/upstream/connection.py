@@ -282,8 +282,11 @@ class Connection(asyncio.Protocol):
         framed = b"content-length" in names or coding.endswith(b"chunked")
         self._close_delimited = not framed and status not in NO_BODY and self._method != "HEAD"
         assert self._parser is not None
-        self._keep = not self._close_delimited and _is_persistent(self._parser.get_http_version(), names)
-        self.keep_alive_hint = _seconds_offered(names.get(b"keep-alive", b""))
+        persists = self._parser.should_keep_alive()
+        if self._method == "HEAD" and not framed:  # where llhttp waits for a body up to the end of the connection
+            persists = self._parser.get_http_version() == "1.1" and b"close" not in names.get(b"connection", b"")
+        self._keep = not self._close_delimited and persists
+        self.keep_alive_hint = _seconds_offered(names[b"keep-alive"]) if b"keep-alive" in names else math.inf
 
     def _complete(self, incoming: Incoming) -> None:
         """The last byte is here: the connection is free again before its receiver hears of the end."""
@@ -373,11 +376,6 @@ class Connection(asyncio.Protocol):
         if self._phase is _Phase.UPLOAD:
             return UpstreamTimeout(f"the request's body stopped flowing to {upstream}")
         return UpstreamTimeout(f"{upstream} did not begin to answer in time")
-
-
-def _is_persistent(version: str, names: dict[bytes, bytes]) -> bool:
-    connection = names.get(b"connection", b"").lower()
-    return b"keep-alive" in connection if version == "1.0" else b"close" not in connection
 
 
 def _seconds_offered(value: bytes) -> float:

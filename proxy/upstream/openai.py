@@ -33,7 +33,7 @@ class OpenAI:
         self.name = name
         self.settings = settings
         self.key = settings.api_key.get_secret_value() if settings.api_key else None
-        self._credential = None if self.key is None else ("Authorization", f"Bearer {self.key}")
+        self._credential = None if self.key is None else (b"Authorization", f"Bearer {self.key}".encode())
         self.drains = settings.on_disconnect == "drain"
         self.in_flight = 0
         self._passthrough = settings.auth == "passthrough"
@@ -59,9 +59,10 @@ class OpenAI:
             return (self._base + target[3:]) or "/"
         return self._base.removesuffix("/v1") + target
 
-    def request_fields(self, request: Request) -> list[tuple[str, str]]:
+    def request_fields(self, request: Request) -> Fields:
         """A fresh copy of what may go up, with this upstream's own credential."""
-        fields = upstream_fields(request.headers, request.spelled, passthrough=self._passthrough)
+        connection = request.headers.getall("connection", ())
+        fields = upstream_fields(request.fields(), connection, passthrough=self._passthrough)
         if self._credential is not None:
             fields.append(self._credential)
         return fields
@@ -109,15 +110,14 @@ class OpenAI:
 
     def _written(self, request: Request, attempt: Attempt) -> bytes:
         """The request as bytes: its head, and its body where that is at hand."""
-        lines = [f"{request.method} {self.locate(request.target)} HTTP/1.1", f"Host: {self._host}"]
-        lines += map(": ".join, attempt.fields())
+        start = f"{request.method} {self.locate(request.target)} HTTP/1.1\r\nHost: {self._host}"
+        lines = [start.encode("utf-8", "surrogateescape"), *map(b": ".join, attempt.fields())]
         is_chunked = _is_chunked(attempt, request)
         if is_chunked:
-            lines.append("Transfer-Encoding: chunked")
-        text = "\r\n".join(lines)
-        if text.count("\n") != len(lines) - 1 or text.count("\r") != text.count("\n"):
+            lines.append(b"Transfer-Encoding: chunked")
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        if not head.count(b"\n") == head.count(b"\r") == len(lines) + 2:
             raise PluginFailed("a plugin put a line break into a request header")
-        head = f"{text}\r\n\r\n".encode("utf-8", "surrogateescape")
         if attempt.body is None:
             return head
         if is_chunked:
