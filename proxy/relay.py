@@ -251,8 +251,12 @@ class EventRelay(StreamRelay):
 
     @override
     def feed(self, chunk: bytes) -> None:
-        events = self._reader.feed(self._decoded(chunk))
-        self._see(events)
+        if self._decoder is not None:
+            chunk = self._decoded(chunk)
+        is_fresh = self._reader.at_boundary
+        events = self._reader.feed(chunk)
+        if not (is_fresh and self._answer.says_nothing(chunk)):
+            self._see(events)
         if not self._is_readable:
             self._give_up(Interrupted(f"{self._upstream()} sent a body that does not fit its content-encoding"))
         elif events:
@@ -297,15 +301,15 @@ class EventRelay(StreamRelay):
     def _run(self, events: list[Event], after: int = 0) -> None:
         """One write for all that the stages from `after` on make of these events."""
         watched: list[tuple[Placed, list[Event]]] = []
-        for placed in self._stages[after:]:
+        for placed in self._stages[after:] if after else self._stages:
             if isinstance(placed.stage, EventFilter):
                 events = self._filtered(placed, placed.stage, events)
             else:
                 watched.append((placed, events))
         if events and not self._is_broken:
-            self.downstream.write(b"".join([event.raw for event in events]))
+            self.downstream.write(_joined(events))
         for placed, seen in watched:
-            self._tap(placed, seen, b"".join([event.raw for event in seen]))
+            self._tap(placed, seen, _joined(seen) if isinstance(placed.stage, Tap) else b"")
 
     def _filtered(self, placed: Placed, stage: EventFilter, events: list[Event]) -> list[Event]:
         passed: list[Event] = []
@@ -337,3 +341,7 @@ class EventRelay(StreamRelay):
         self.downstream.abort()
         if self.downstream.source is not None:
             self.downstream.source.finish()
+
+
+def _joined(events: list[Event]) -> bytes:
+    return events[0].raw if len(events) == 1 else b"".join([event.raw for event in events])

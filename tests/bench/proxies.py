@@ -116,6 +116,9 @@ VARIANTS = (
 )
 
 
+FLOOR = "bare uvloop"
+
+
 def nginx_binary() -> str | None:
     """Debian keeps it where a plain user's PATH does not look."""
     return shutil.which(NGINX, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
@@ -124,7 +127,16 @@ def nginx_binary() -> str | None:
 def proxies() -> tuple[Proxy, ...]:
     weirs = tuple(Proxy(variant.name, variant.prepare, variant.budgets) for variant in VARIANTS)
     binary = nginx_binary()
-    return (Proxy(NGINX, lambda folder, upstream: _nginx(binary, folder, upstream)), *weirs) if binary else weirs
+    floor = Proxy(FLOOR, _floor)
+    if binary is None:
+        return (floor, *weirs)
+    return (Proxy(NGINX, lambda folder, upstream: _nginx(binary, folder, upstream)), floor, *weirs)
+
+
+def _floor(_: Path, upstream: int) -> Prepared:
+    port = free_port()
+    command = (sys.executable, "-m", "tests.bench.bare", str(port), str(upstream))
+    return Prepared(command, port, lambda: listens(port))
 
 
 def _nginx(binary: str, folder: Path, upstream: int) -> Prepared:
