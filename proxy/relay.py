@@ -134,6 +134,7 @@ class StreamRelay(TapRelay):
         self._unread: list[bytes] = []
         self._unread_bytes = 0
         self._reads_at = 0
+        self._stages_read = bool(stages)
         self._can_tell = decoder is None
         self._is_broken = False
 
@@ -183,15 +184,24 @@ class StreamRelay(TapRelay):
 
     def _read(self) -> None:
         """Look at what was written since the last time."""
-        chunk = self._decoded(b"".join(self._unread))
-        self._unread.clear()
-        self._unread_bytes = 0
-        if not self._stages and self._reader.at_boundary and self._answer.says_nothing(chunk):
-            return
-        events = self._reader.feed(chunk)
-        self._see(events)
+        chunk = self._decoded(self._taken())
+        events = self._look(chunk)
         for placed in list(self._stages) if self._stages else ():
             self._tap(placed, events, chunk)
+
+    def _taken(self) -> bytes:
+        chunk = self._unread[0] if len(self._unread) == 1 else b"".join(self._unread)
+        self._unread.clear()
+        self._unread_bytes = 0
+        return chunk
+
+    def _look(self, chunk: bytes) -> list[Event]:
+        """What the core wants to know; the events are returned where stages want them too."""
+        if not self._stages_read and self._reader.at_boundary and self._answer.says_nothing(chunk):
+            return []
+        events = self._reader.feed(chunk)
+        self._see(events)
+        return events
 
     def _see(self, events: list[Event]) -> None:
         answer = self._answer
@@ -199,7 +209,7 @@ class StreamRelay(TapRelay):
             answer.see(event)
         if answer.started and self.exchange.first_token_at is None:
             self.exchange.first_token_at = time.monotonic()
-            self._reads_at = 0 if self._stages else UNREAD_BYTES
+            self._reads_at = 0 if self._stages_read else UNREAD_BYTES
 
     def _tail(self) -> list[Event]:
         """The half event that the stream left behind, seen like the others."""
@@ -247,20 +257,24 @@ class EventRelay(StreamRelay):
         answer: Answer,
     ) -> None:
         super().__init__(exchange, downstream, stages, decoder, answer)
+        self._splitter = Reader()
         self._can_tell = True
+        self._stages_read = False
 
     @override
     def feed(self, chunk: bytes) -> None:
         if self._decoder is not None:
             chunk = self._decoded(chunk)
-        is_fresh = self._reader.at_boundary
-        events = self._reader.feed(chunk)
-        if not (is_fresh and self._answer.says_nothing(chunk)):
-            self._see(events)
         if not self._is_readable:
             self._give_up(Interrupted(f"{self._upstream()} sent a body that does not fit its content-encoding"))
-        elif events:
+            return
+        events = self._splitter.feed(chunk)
+        if events:
             self._run(events)
+        self._unread.append(chunk)
+        self._unread_bytes += len(chunk)
+        if self._unread_bytes > self._reads_at:
+            self._read()
 
     @override
     def close(self, outcome: Outcome) -> None:
@@ -269,9 +283,15 @@ class EventRelay(StreamRelay):
         super().close(outcome)
 
     @override
+    def _read(self) -> None:
+        """What came is decoded already, and the stages have had it."""
+        self._look(self._taken())
+
+    @override
     def _tail(self) -> list[Event]:
-        tail = self._reader.end()
-        self._see(tail)
+        self._read()
+        self._see(self._reader.end())
+        tail = self._splitter.end()
         self._run(tail)
         return tail
 

@@ -1,4 +1,7 @@
-"""What the bench puts on every event: a tap that reads it and a filter that reads it and lets it pass as it came."""
+"""What the bench puts on every event: a tap that looks at its data, and a filter that does too and lets it pass as it came.
+
+They do not parse it: what a plugin makes of an event is its own cost, this is the relay's.
+"""
 
 from collections.abc import Iterable
 
@@ -7,30 +10,26 @@ from typing_extensions import override
 from proxy.plugin import Event, EventFilter, EventTap, Exchange, Plugin, PluginConfig, Response
 
 
-def _tokens(event: Event) -> int:
-    return 0 if event.is_done else sum(bool(choice["delta"].get("content")) for choice in event.json()["choices"])
-
-
 class _Counting(EventTap):
-    __slots__ = ("tokens",)
+    __slots__ = ("seen",)
 
     def __init__(self) -> None:
-        self.tokens = 0
+        self.seen = 0
 
     @override
     def feed(self, event: Event) -> None:
-        self.tokens += _tokens(event)
+        self.seen += len(event.data or b"")
 
 
 class _Reading(EventFilter):
-    __slots__ = ("tokens",)
+    __slots__ = ("seen",)
 
     def __init__(self) -> None:
-        self.tokens = 0
+        self.seen = 0
 
     @override
     def feed(self, event: Event) -> Iterable[Event]:
-        self.tokens += _tokens(event)
+        self.seen += len(event.data or b"")
         return (event,)
 
 
