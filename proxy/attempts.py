@@ -54,8 +54,10 @@ class Attempts:
         if response is None:
             assert attempt.error is not None
             raise attempt.error
-        if response.status >= 400 and request.method != "HEAD":
-            return await refusals.held(response, self._upstreams[attempt.target.upstream])
+        if response.status >= 400:
+            upstream = self._upstreams[attempt.target.upstream]
+            is_head = request.method == "HEAD"
+            return refusals.bodiless(response, upstream) if is_head else await refusals.held(response, upstream)
         return response
 
     def finish(self, exchange: Exchange, attempt: Attempt, outcome: Outcome) -> None:

@@ -46,6 +46,12 @@ async def held(response: Response, upstream: OpenAI) -> Response:
     return _with_body(response, _masked_fields(_undescribed(response, but=b"content-type"), upstream.key), masked)
 
 
+def bodiless(response: Response, upstream: OpenAI) -> Response:
+    """The error answer to a HEAD: only its header could tell our credential."""
+    assert response.incoming is not None
+    return Response.of_incoming(response.incoming, _masked_fields(response.fields(), upstream.key))
+
+
 def _told(response: Response, upstream: OpenAI, text: bytes) -> Response:
     said = _cut(_masked(_words(text).encode(), upstream.key).decode()) or "nothing"
     message = f"upstream '{upstream.name}' answered {response.status} and said: {said}"

@@ -223,3 +223,10 @@ async def test_the_sdk_raises_what_it_would_raise_without_us(script, raises, str
         with pytest.raises(raises) as refusal:
             await client.chat.completions.create(model="m", messages=[], stream=stream)
     assert refusal.value.request_id
+
+
+async def test_our_own_key_is_masked_in_the_header_of_an_answer_without_a_body():
+    answer = await refused(testing.answer(b"", status=401, x_seen=KEY), method="HEAD")
+    assert answer.status == 401
+    assert KEY.encode() not in b"".join(value for _, value in answer.head.fields)
+    assert answer.head.all("x-seen") == [b"***"]
