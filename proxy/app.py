@@ -15,9 +15,10 @@ from aiohttp import web
 from proxy import admin
 from proxy.attempts import Attempts
 from proxy.chain import Chain
+from proxy.config import Match
 from proxy.exchange import Target
 from proxy.gateway import Gateway
-from proxy.logs import AccessLog
+from proxy.lines import Lines
 from proxy.metrics import Metrics
 from proxy.registry import Registry, overrides
 from proxy.routing import Route, Router, Rule
@@ -57,7 +58,7 @@ class Plan:
         self.source = source
         self.config = config
         self.chains = [registry.chain(config, index) for index in range(len(config.routes))]
-        registry.check_unused(config)
+        self.unrouted = registry.unrouted(config)
         self.plugins: list[Plugin[Any]] = registry.instances
         if problems:
             raise ConfigError(problems)
@@ -128,22 +129,25 @@ class Weir:
 
 
 @contextlib.asynccontextmanager
-async def running(plan: Plan, access_log: AccessLog | None = None) -> AsyncIterator[Weir]:
-    """Everything started, in order; stopped in reverse."""
-    access_log = access_log or AccessLog(sys.stdout.buffer)
+async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir]:
+    """Everything started, in order; stopped in reverse. `stdout` gets the access lines."""
+    stdout = stdout or Lines(sys.stdout.buffer)
     metrics = Metrics()
-    services = Services(metrics.registry)
+    services = Services(metrics.registry, upstreams=plan.config.upstreams, stdout=stdout)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(access_log.flush)
         stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
+        stack.callback(services.close)
         upstreams = {name: await _upstream(name, plan.config.upstreams[name], stack) for name in plan.config.upstreams}
         for plugin in plan.plugins:
             await _enter(plugin, plan, services, stack)
         completions = Tasks()
         stack.push_async_callback(completions.drain, TASK_SECONDS)  # before a plugin leaves its lifespan
-        metrics.know(_named_models(plan.config), upstreams)
+        services.models |= _named_models(plan.config)
+        metrics.know(services.models, upstreams)
         router = Router(_routes(plan, metrics))
-        gateway = Gateway(router, upstreams, Attempts(upstreams, metrics), metrics, access_log, completions)
+        gateway = Gateway(
+            router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
+        )
         server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
         weir = Weir(plan, gateway, server, metrics)
         lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
@@ -192,6 +196,10 @@ def _routes(plan: Plan, metrics: Metrics) -> list[Route]:
         )
         for settings, plugins in zip(plan.config.routes, plan.chains, strict=True)
     ]
+
+
+def _lost(plan: Plan, metrics: Metrics) -> Route:
+    return Route("", Rule(Match()), Chain(plan.unrouted, metrics.plugin_failed), ())
 
 
 async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str:

@@ -6,6 +6,7 @@ is tried is what the plugins' `on_attempt_end` left in `attempt.retry`.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from proxy import refusals
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 SMALL_BODY = 64 * 1024
 """A body up to this is read whole before the upstream is asked: one write, and it can be sent again."""
 
+MAX_ATTEMPTS = 32
+"""Whatever plugins ask for."""
+
 
 class Attempts:
     def __init__(self, upstreams: Mapping[str, OpenAI], metrics: Metrics) -> None:
@@ -39,15 +43,12 @@ class Attempts:
         targets = chain.select_targets(exchange, route.targets)
         if not targets:
             raise Unavailable(f"no target of route '{route.name}' can serve now")
-        for number, target in enumerate(targets, 1):
-            if target.model is not None:
-                await request.body()
-            attempt = self._begin(exchange, number, target)
-            if chain.sees_attempts:
-                await self._prepare(exchange, attempt)
-            response = await self._send(exchange, attempt, downstream)
-            may_retry = attempt.is_over and attempt.retry and number < len(targets) and request.is_buffered
-            if not may_retry:
+        waiting = deque(targets)
+        while True:
+            attempt, response = await self._try(exchange, waiting.popleft(), downstream)
+            if attempt.again and attempt.number < MAX_ATTEMPTS:
+                waiting.appendleft(attempt.target)
+            if not (waiting and attempt.is_over and attempt.retry and request.is_buffered):
                 break
             if response is not None and response.incoming is not None:
                 response.incoming.cancel()
@@ -69,9 +70,17 @@ class Attempts:
         self._metrics.attempt_ended(attempt)
         exchange.chain.on_attempt_end(exchange, attempt)
 
-    def _begin(self, exchange: Exchange, number: int, target: Target) -> Attempt:
+    async def _try(self, exchange: Exchange, target: Target, downstream: Downstream) -> tuple[Attempt, Response | None]:
+        if target.model is not None:
+            await exchange.request.body()
+        attempt = self._begin(exchange, target)
+        if exchange.chain.sees_attempts:
+            await self._prepare(exchange, attempt)
+        return attempt, await self._send(exchange, attempt, downstream)
+
+    def _begin(self, exchange: Exchange, target: Target) -> Attempt:
         upstream, request = self._upstreams[target.upstream], exchange.request
-        attempt = Attempt(number, target, upstream.request_fields(request), request.at_hand)
+        attempt = Attempt(len(exchange.attempts) + 1, target, upstream.request_fields(request), request.at_hand)
         if request.expects_continue and request.is_buffered:  # the app has been asked for its body already
             attempt.headers.popall("expect", None)
         if exchange.chain.reads_bodies and "accept-encoding" in request.headers:

@@ -143,7 +143,7 @@ class Chain:
 
     async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
         for place, plugin in self._on_complete:
-            if place < exchange.entered:
+            if place < exchange.entered or plugin.sees_all:
                 try:
                     await plugin.on_complete(exchange, outcome)
                 except Exception:  # noqa: BLE001 - a plugin may raise anything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import orjson
@@ -36,6 +37,18 @@ class Key(Generic[T]):
         return f"Key({self.name!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who pays. `labels` are for the ledger; `metric` is the name in metrics: `other` where the config lacks it."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metric: str = "other"
+
+
+PRINCIPAL: Key[Principal] = Key("principal")
+
+
 class Target:
     """An upstream, and the model to ask it for (None: the one that the app named)."""
 
@@ -51,11 +64,15 @@ class Target:
 
 
 class Attempt:
-    """One try of one target. `headers` and `body` are this try's own: the next one starts from the request again."""
+    """One try of one target. `headers` and `body` are this try's own: the next one starts from the request again.
+
+    `retry`: the next target is tried; with `again`, this one once more.
+    """
 
     __slots__ = (
         "_fields",
         "_headers",
+        "again",
         "body",
         "error",
         "is_over",
@@ -77,7 +94,7 @@ class Attempt:
         self.status = 0
         self.error: ProxyError | None = None
         self.outcome: Outcome | None = None
-        self.retry = False
+        self.retry = self.again = False
         self.is_over = False
 
     @property
@@ -286,19 +303,25 @@ class Response:
 
 
 class Exchange:
-    """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them."""
+    """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
+
+    For a chain that `reads_usage`: `usage` is what the upstream reported, `model` the one that it says has answered,
+    and `delivered_tokens` what was counted in the stream.
+    """
 
     __slots__ = (
         "answered",
         "answered_by",
         "attempts",
         "chain",
+        "delivered_tokens",
         "ended",
         "entered",
         "error",
         "facts",
         "first_token_at",
         "id",
+        "model",
         "outcome",
         "request",
         "response",
@@ -323,7 +346,9 @@ class Exchange:
         self.response_bytes = 0
         self.answered = self.ended = 0.0
         self.first_token_at: float | None = None
+        self.model: str | None = None
         self.usage: Usage | None = None
+        self.delivered_tokens = 0
         self.error: ProxyError | None = None
         self.outcome: Outcome | None = None
         self.facts: dict[Key[Any], Any] = {}

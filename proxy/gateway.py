@@ -10,9 +10,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from proxy.chain import Chain
 from proxy.errors import Outcome, ProxyError
 from proxy.exchange import Response
+from proxy.logs import access_line
 from proxy.responses import send
 from proxy.routing import read_model
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from proxy.chain import Placed
     from proxy.downstream import Downstream
     from proxy.exchange import Exchange
-    from proxy.logs import AccessLog
+    from proxy.lines import Lines
     from proxy.metrics import Metrics
     from proxy.routing import Route, Router
     from proxy.services import Tasks
@@ -44,65 +44,64 @@ class Gateway:
     def __init__(
         self,
         router: Router,
+        lost: Route,
         upstreams: Mapping[str, OpenAI],
         attempts: Attempts,
         metrics: Metrics,
-        access_log: AccessLog,
+        access_log: Lines,
         tasks: Tasks,
     ) -> None:
+        """`lost` is the way of requests that no route takes."""
         self.router = router
         self.upstreams = upstreams
         self._attempts = attempts
         self._metrics = metrics
         self._access_log = access_log
         self._tasks = tasks
-        self._no_chain = Chain((), metrics.plugin_failed)
+        self._lost = lost
         self._drains = 0
 
     async def serve(self, exchange: Exchange, downstream: Downstream) -> None:
         """Answer one exchange; cancelled when the app goes."""
-        exchange.chain = self._no_chain
+        exchange.chain = self._lost.chain
         route = None
         try:
-            route = self._route(exchange)
-            if route is None:
-                await read_model(exchange.request)
-                route = self._route(exchange)
-                assert route is not None
-            exchange.route, exchange.chain = route.name, route.chain
-            exchange.entered = len(route.chain.plugins)
-            self._metrics.entered(route.name)
-            if not route.drains:
-                await self._pass(exchange, route, downstream)
+            if exchange.error is None:
+                route = await self._route(exchange)
+                exchange.route, exchange.chain = route.name, route.chain
+                exchange.entered = len(route.chain.plugins)
+                if not route.drains:
+                    await self._pass(exchange, route, downstream)
+            else:  # the edge refuses it: what is ambiguous meets no plugin
+                await send(exchange, Response.of_error(exchange.error), [], downstream)
         except asyncio.CancelledError:  # also where the relay had to cut the connection: then the outcome is known
             self._complete(exchange, downstream)
             raise
-        except ProxyError as error:
-            await send(exchange, Response.of_error(error), [], downstream)
         if route is not None and route.drains:
             await self._serve_to_the_end(exchange, route, downstream)
         else:
             self._complete(exchange, downstream)
 
-    def _route(self, exchange: Exchange) -> Route | None:
-        if exchange.error is not None:
-            raise exchange.error
-        return self.router.find(exchange.request)
+    async def _route(self, exchange: Exchange) -> Route:
+        """The first that matches. Where none can, the chain still judges who asks, before `exchange.error` is told."""
+        request = exchange.request
+        try:
+            route = self.router.find(request)
+            if route is None:
+                await read_model(request)
+                route = self.router.find(request)
+                assert route is not None
+        except ProxyError as error:
+            exchange.error = error
+            return self._lost
+        self._metrics.entered(route.name)
+        return route
 
     async def _pass(self, exchange: Exchange, route: Route, downstream: Downstream) -> None:
-        chain, response, stages = route.chain, None, _NO_STAGES
+        response, stages = await self._answer(exchange, route, downstream), _NO_STAGES
         try:
-            if chain.sees_requests:
-                response = await chain.on_request(exchange)
-            if response is None:
-                response = await self._attempts.run(exchange, route, downstream)
-        except ProxyError as error:
-            response = Response.of_error(error)
-        except Exception as error:  # noqa: BLE001 - the error boundary
-            response = Response.of_error(self._unforeseen(exchange, error))
-        try:
-            if chain.sees_responses:
-                response, stages = await chain.on_response(exchange, response)
+            if route.chain.sees_responses:
+                response, stages = await route.chain.on_response(exchange, response)
             await send(exchange, response, stages, downstream)
         except Exception as error:  # noqa: BLE001 - the error boundary
             _abandon(response)
@@ -110,6 +109,21 @@ class Gateway:
         except BaseException:
             _abandon(response)
             raise
+
+    async def _answer(self, exchange: Exchange, route: Route, downstream: Downstream) -> Response:
+        chain, response = route.chain, None
+        try:
+            if chain.sees_requests:
+                response = await chain.on_request(exchange)
+            if response is not None:
+                return response
+            if exchange.error is not None:
+                return Response.of_error(exchange.error)
+            return await self._attempts.run(exchange, route, downstream)
+        except ProxyError as error:
+            return Response.of_error(error)
+        except Exception as error:  # noqa: BLE001 - the error boundary
+            return Response.of_error(self._unforeseen(exchange, error))
 
     def _unforeseen(self, exchange: Exchange, error: Exception) -> ProxyError:
         log.error("exchange failed", extra={"request_id": exchange.id}, exc_info=error)
@@ -169,7 +183,7 @@ class Gateway:
             self._attempts.finish(exchange, attempt, exchange.outcome)
         exchange.response_bytes = downstream.sent
         self._metrics.exchange_ended(exchange)
-        self._access_log.write(exchange)
+        self._access_log.write(access_line(exchange))
         if exchange.chain.sees_completions:
             self._tasks.start(exchange.chain.on_complete(exchange, exchange.outcome), "on_complete")
 

@@ -1,16 +1,14 @@
 """Logs: what happened in the house as JSON lines on stderr, and one access line per exchange on stdout.
 
-Neither ever holds a header, a query, a body or a credential. Access lines are collected and written a few times a
-second, so that a request does not pay for a system call.
+Neither ever holds a header, a query, a body or a credential.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import orjson
 from typing_extensions import override
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 
     from proxy.exchange import Exchange
 
-FLUSH_SECONDS = 0.1
-FLUSH_BYTES = 64 * 1024
 SHOWN_PATH = 300
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
@@ -51,32 +47,8 @@ def configure(level: int = logging.INFO) -> None:
     root.setLevel(level)
 
 
-class AccessLog:
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-        self._lines: list[bytes] = []
-        self._size = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def write(self, exchange: Exchange) -> None:
-        line = _line(_entry(exchange))
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size > FLUSH_BYTES:
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-
-    def flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        lines, self._lines, self._size = self._lines, [], 0
-        try:
-            self._out.write(b"".join(lines))
-            self._out.flush()
-        except (OSError, ValueError):
-            logging.getLogger("weir.access").warning("the access log cannot be written", exc_info=True)
+def access_line(exchange: Exchange) -> bytes:
+    return _line(_entry(exchange))
 
 
 def _line(entry: dict[str, Any]) -> bytes:
@@ -89,6 +61,7 @@ def _line(entry: dict[str, Any]) -> bytes:
 def _entry(exchange: Exchange) -> dict[str, Any]:
     response, error, token = exchange.response, exchange.error, exchange.first_token_at
     return {
+        "log": "access",
         "time": datetime.now(UTC),
         "id": exchange.id,
         "method": exchange.request.method,

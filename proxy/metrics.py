@@ -1,141 +1,64 @@
-"""Prometheus metrics: names are a contract (DESIGN §8), label values come from closed sets.
-
-Counts are plain numbers in one process's one thread; prometheus-client writes them out. Its own counters and histograms
-take a lock for each of the ten updates that a request needs, together more than the routing and the chain cost.
-"""
+"""The core's Prometheus metrics: names are a contract (DESIGN §8), label values come from closed sets."""
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client.core import GaugeMetricFamily
 from typing_extensions import override
 
 from proxy.errors import Outcome
+from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
+from proxy.services import OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from prometheus_client import Metric
 
     from proxy.exchange import Attempt, Exchange
     from proxy.upstream.openai import OpenAI
 
-    Labels = tuple[str, ...]
-
 NO_ROUTE = "none"
-OTHER = "other"
 LAG_SECONDS = 0.5
 
-DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
 """OpenTelemetry's buckets for a server's time to first token, and two for models that think."""
-
-
-class Family(Collector):
-    """One metric with its labels."""
-
-    def __init__(self, registry: CollectorRegistry, name: str, documentation: str, labels: Labels) -> None:
-        self.name = name
-        self.documentation = documentation
-        self.labels = labels
-        registry.register(self)
-
-    def describe(self) -> Iterable[Metric]:
-        """What the registry asks for, so that a plugin cannot take a name of ours."""
-        return self.collect()
-
-
-class Counts(Family):
-    """A counter: `values[labels] += n`."""
-
-    def __init__(self, registry: CollectorRegistry, name: str, documentation: str, labels: Labels) -> None:
-        self.values: dict[Labels, float] = defaultdict(int)
-        super().__init__(registry, name, documentation, labels)
-
-    @override
-    def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self.name, self.documentation, labels=self.labels)
-        for labels, value in list(self.values.items()):
-            family.add_metric(labels, value)
-        yield family
-
-
-class Levels(Counts):
-    """A gauge: what there is now."""
-
-    @override
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
-        for labels, value in list(self.values.items()):
-            family.add_metric(labels, value)
-        yield family
-
-
-class Spread(Family):
-    """A histogram."""
-
-    def __init__(
-        self, registry: CollectorRegistry, name: str, documentation: str, labels: Labels, bounds: tuple[float, ...]
-    ) -> None:
-        self._bounds = bounds
-        self._counts: dict[Labels, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
-        self._sums: dict[Labels, float] = defaultdict(float)
-        super().__init__(registry, name, documentation, labels)
-
-    def observe(self, labels: Labels, value: float) -> None:
-        self._counts[labels][bisect_left(self._bounds, value)] += 1
-        self._sums[labels] += value
-
-    @override
-    def collect(self) -> Iterator[Metric]:
-        family = HistogramMetricFamily(self.name, self.documentation, labels=self.labels)
-        names = [*map(str, map(float, self._bounds)), "+Inf"]
-        for labels, counts in list(self._counts.items()):
-            running = 0
-            buckets = []
-            for name, count in zip(names, counts, strict=True):
-                running += count
-                buckets.append((name, running))
-            family.add_metric(labels, buckets, self._sums[labels])
-        yield family
 
 
 class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         ways = ("route", "endpoint")
-        self._requests = Counts(registry, "weir_requests", "exchanges that ended", (*ways, "outcome"))
-        self._duration = Spread(
-            registry, "weir_request_duration_seconds", "from the request to the answer's last byte", ways, DURATION
+        self._requests = Counter(registry, "weir_requests", "exchanges that ended", (*ways, "outcome"))
+        self._duration = Histogram(
+            registry, "weir_request_duration_seconds", "from the request to the answer's last byte", ways, SECONDS
         )
-        self._overhead = Spread(
+        self._overhead = Histogram(
             registry, "weir_overhead_seconds", "the part that was Weir's, not the upstream's", ("route",), OVERHEAD
         )
-        self._in_flight = Levels(registry, "weir_in_flight_requests", "exchanges under way", ("route",))
-        self._attempts = Counts(registry, "weir_attempts", "tries of a target", ("upstream", "outcome"))
+        self._in_flight = Gauge(registry, "weir_in_flight_requests", "exchanges under way", ("route",))
+        self._attempts = Counter(registry, "weir_attempts", "tries of a target", ("upstream", "outcome"))
         self._upstreams = Upstreams(registry, "weir_upstream_in_flight", "attempts under way", ("upstream",))
-        self._first_token = Spread(
+        self._first_token = Histogram(
             registry,
             "gen_ai_server_time_to_first_token_seconds",
             "to the first content, reasoning or tool delta",
             ("upstream", "model"),
             FIRST_TOKEN,
         )
-        self._failures = Counts(registry, "weir_plugin_errors", "hooks and stages that raised", ("plugin",))
-        self._lag = Levels(registry, "weir_event_loop_lag_seconds", "how late the event loop was, lately", ())
-        self._models: frozenset[str] = frozenset()
+        self._failures = Counter(registry, "weir_plugin_errors", "hooks and stages that raised", ("plugin",))
+        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", "how late the event loop was, lately", ())
+        self._models: AbstractSet[str] = frozenset()
 
-    def know(self, models: Iterable[str], upstreams: Mapping[str, OpenAI]) -> None:
+    def know(self, models: AbstractSet[str], upstreams: Mapping[str, OpenAI]) -> None:
         """The closed sets: models that the config names, and the upstreams to watch."""
-        self._models = frozenset(models)
+        self._models = models
         self._upstreams.watched = upstreams
 
     def entered(self, route: str) -> None:
@@ -173,7 +96,7 @@ class Metrics:
 
     def _model(self, exchange: Exchange, attempt: Attempt) -> str:
         model = attempt.target.model or exchange.request.model
-        return model if model in self._models else OTHER
+        return model if model is not None and model in self._models else OTHER
 
 
 class Upstreams(Family):

@@ -27,7 +27,7 @@ from proxy.errors import (
     Unavailable,
     UpstreamFault,
 )
-from proxy.exchange import Attempt, Exchange, Key, Request, Response, Target
+from proxy.exchange import PRINCIPAL, Attempt, Exchange, Key, Principal, Request, Response, Target
 from proxy.services import Services
 from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, EventTap, Stage, Tap
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 __all__ = [
+    "PRINCIPAL",
     "Attempt",
     "BodyFilter",
     "ClientFault",
@@ -52,6 +53,7 @@ __all__ = [
     "Plugin",
     "PluginConfig",
     "PluginFailed",
+    "Principal",
     "ProxyError",
     "QuotaExceeded",
     "RateLimited",
@@ -105,6 +107,7 @@ class Plugin(Generic[C]):
     needs: ClassVar[tuple[Key[Any], ...]] = ()
     provides: ClassVar[tuple[Key[Any], ...]] = ()
     reads_usage: ClassVar[bool] = False
+    sees_all: ClassVar[bool] = False
     failure_mode: ClassVar[FailureMode] = FailureMode.CLOSED
 
     def __init__(self, config: C, *, name: str) -> None:
@@ -130,11 +133,15 @@ class Plugin(Generic[C]):
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
         """The try is over and `attempt.outcome` known: at once if it failed, else after the last byte.
 
-        Before anything went down, `attempt.retry` says whether the next target is tried: plugins set or clear it.
+        Before anything went down, `attempt.retry` says whether the next target is tried (`attempt.again`: this one
+        once more): plugins set or clear it.
         """
 
     async def on_response(self, exchange: Exchange, response: Response) -> Stage | None:
         """Status and header are here, also of refusals and other plugins' answers; a Stage joins the body's relay."""
 
     async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
-        """After the last byte, exactly once for every request that met this plugin, whatever happened."""
+        """After the last byte, exactly once for every request that met this plugin, whatever happened.
+
+        With `sees_all`, also for those that ended before they met it: refused by a plugin before it, or at the edge.
+        """

@@ -68,10 +68,13 @@ class Registry:
             self._check_needs(plugin, plugins[:place], config, route, at)
         return plugins
 
-    def check_unused(self, config: Config) -> None:
-        """An entry that every route switches off is still checked."""
-        for position, entry in enumerate(config.plugins):
+    def unrouted(self, config: Config) -> list[AnyPlugin]:
+        """The chain as it stands: so an entry that every route switches off is checked as well."""
+        found = (
             self._instance(entry, entry.settings, ("plugins", position, entry.name), self._source)
+            for position, entry in enumerate(config.plugins)
+        )
+        return [plugin for plugin in found if plugin is not None]
 
     def _instance(self, entry: PluginEntry, settings: dict[str, Any], at: Path, source: Source) -> AnyPlugin | None:
         key = (entry.name, orjson.dumps(settings, option=orjson.OPT_SORT_KEYS, default=str))

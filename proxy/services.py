@@ -1,20 +1,29 @@
-"""What plugins may use of the house: tasks, metrics, the clock."""
+"""What plugins may use of the house: tasks, files, metrics, the clock, and what the config says of upstreams."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prometheus_client.metrics import MetricWrapperBase
+from proxy.lines import Lines
+from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
+from proxy.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    import pathlib
+    from collections.abc import Callable, Coroutine, Mapping
 
     from prometheus_client import CollectorRegistry
 
-M = TypeVar("M", bound=MetricWrapperBase)
+    from proxy.config import Upstream
+    from proxy.series import Labels
+
+F = TypeVar("F", bound=Family)
+
+OTHER = "other"
 
 log = logging.getLogger("weir.tasks")
 
@@ -50,24 +59,64 @@ class Tasks:
 
 
 class Services:
-    """Handed to every plugin's `lifespan`. `clock` gives monotonic seconds; `metrics` is the process's registry."""
+    """Handed to every plugin's `lifespan`. `clock` gives monotonic seconds.
+
+    `upstreams` has the config's blocks by name. `models` is the closed set of the `model` label: a plugin adds those
+    that its own settings name.
+    """
 
     def __init__(
-        self, metrics: CollectorRegistry, tasks: Tasks | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        metrics: CollectorRegistry,
+        tasks: Tasks | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        upstreams: Mapping[str, Upstream] | None = None,
+        stdout: Lines | None = None,
     ) -> None:
         self.metrics = metrics
         self.tasks = tasks or Tasks()
         self.clock = clock
-        self._made: dict[str, MetricWrapperBase] = {}
+        self.watch = Watch(self.tasks)
+        self.upstreams = upstreams or {}
+        self.models: set[str] = set()
+        self.stdout = stdout or Lines(sys.stdout.buffer)
+        self._files: dict[pathlib.Path, Lines] = {}
+        self._families: dict[str, Family] = {}
 
-    def metric(self, kind: type[M], name: str, documentation: str, labels: Sequence[str] = ()) -> M:
-        """A prometheus_client Counter, Gauge or Histogram, made on the first call, the same for all that name it.
+    def counter(self, name: str, documentation: str, labels: Labels = ()) -> Counter:
+        """Made on the first call, the same for all that name it: instances of a plugin count together.
 
-        So instances of a plugin, one per route's settings, count together. Labels must come from closed sets.
+        The page shows it with the suffix `_total`. Label values must come from closed sets.
         """
-        if name not in self._made:
-            self._made[name] = kind(name, documentation, labels, registry=self.metrics)
-        metric = self._made[name]
-        if not isinstance(metric, kind):
-            raise TypeError(f"the metric '{name}' is a {type(metric).__name__} already")
-        return metric
+        return self._family(Counter, name, documentation, labels)
+
+    def gauge(self, name: str, documentation: str, labels: Labels = ()) -> Gauge:
+        return self._family(Gauge, name, documentation, labels)
+
+    def histogram(
+        self, name: str, documentation: str, labels: Labels = (), bounds: tuple[float, ...] = SECONDS
+    ) -> Histogram:
+        return self._family(Histogram, name, documentation, labels, bounds)
+
+    def model_label(self, model: str | None) -> str:
+        return model if model is not None and model in self.models else OTHER
+
+    def lines(self, file: pathlib.Path) -> Lines:
+        """Where whole lines are appended to a file without waiting; `stdout` is standard output's."""
+        if file not in self._files:
+            self._files[file] = Lines(file)
+        return self._files[file]
+
+    def close(self) -> None:
+        self.watch.stop()
+        for lines in (self.stdout, *self._files.values()):
+            lines.flush()
+
+    def _family(self, kind: type[F], name: str, *args: Any) -> F:
+        name = name.removesuffix("_total")
+        if name not in self._families:
+            self._families[name] = kind(self.metrics, name, *args)
+        family = self._families[name]
+        if type(family) is not kind:
+            raise TypeError(f"the metric '{name}' is a {type(family).__name__} already")
+        return family

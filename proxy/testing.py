@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from proxy import app, config
 from proxy.exchange import Exchange, Request
-from proxy.logs import AccessLog
+from proxy.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -222,12 +222,12 @@ async def weir(
 
 
 @contextlib.asynccontextmanager
-async def configured(text: str, access_log: io.BytesIO | None = None) -> AsyncIterator[app.Weir]:
-    """A running Weir with that config.yaml; raises ConfigError."""
+async def configured(text: str, stdout: io.BytesIO | None = None) -> AsyncIterator[app.Weir]:
+    """A running Weir with that config.yaml, its access lines in `stdout`; raises ConfigError."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "config.yaml"
         file.write_text(text)
-        async with app.running(app.Plan(*config.load(file)), AccessLog(access_log or io.BytesIO())) as running:
+        async with app.running(app.Plan(*config.load(file)), Lines(stdout or io.BytesIO())) as running:
             yield running
 
 

@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from proxy import app, config, demo
-from proxy.logs import AccessLog
+from proxy.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,7 +82,7 @@ async def _both(pace: float, first_token: float) -> AsyncIterator[tuple[str, str
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "demo.yaml"
             file.write_text(_CONFIG.format(url=direct))
-            async with app.running(app.Plan(*config.load(file)), AccessLog(io.BytesIO())) as weir:
+            async with app.running(app.Plan(*config.load(file)), Lines(io.BytesIO())) as weir:
                 yield direct, weir.url
 
 

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from proxy import app, config, testing
-from proxy.logs import AccessLog
+from proxy.lines import Lines
 from proxy.plugin import BodyFilter, Plugin, PluginConfig
 from proxy.source import ConfigError
 from proxy.testing import chat_event, chat_events
@@ -101,7 +101,7 @@ async def test_a_plugin_that_cannot_start_is_told_with_its_line_and_what_started
 
 
 async def test_both_ports_answer_where_they_say(tmp_path):
-    async with app.running(plan(tmp_path, text("http://127.0.0.1:1")), AccessLog(io.BytesIO())) as weir:
+    async with app.running(plan(tmp_path, text("http://127.0.0.1:1")), Lines(io.BytesIO())) as weir:
         assert (await wire.fetch(weir.admin_url, b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")).status == 200
         assert (await wire.fetch(weir.url, b"GET //x HTTP/1.1\r\nhost: a\r\n\r\n")).status == 400
     for url in (weir.url, weir.admin_url):
@@ -128,7 +128,7 @@ async def test_a_port_in_use_stops_the_start_and_leaves_nothing_behind(tmp_path,
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         yaml = text("http://127.0.0.1:1", **{which: address}, plugins=[order("a")])
         with pytest.raises(OSError, match="address already in use"):
-            async with app.running(plan(tmp_path, yaml), AccessLog(io.BytesIO())):
+            async with app.running(plan(tmp_path, yaml), Lines(io.BytesIO())):
                 pytest.fail("it started")
     assert HAPPENED == ["a in", "a out"]
     assert len(asyncio.all_tasks()) == 1
@@ -153,7 +153,7 @@ routes: [{name: default, targets: [openai]}]
 
 
 async def test_without_a_key_the_demo_answers_and_the_log_says_how_to_leave_it(tmp_path, caplog):
-    async with app.running(plan(tmp_path, DEMO), AccessLog(io.BytesIO())) as weir:
+    async with app.running(plan(tmp_path, DEMO), Lines(io.BytesIO())) as weir:
         answer = await testing.ask(weir, ASK)
         url = weir.gateway.upstreams["openai"].settings.base_url
     assert answer.status == 200
@@ -167,7 +167,7 @@ async def test_without_a_key_the_demo_answers_and_the_log_says_how_to_leave_it(t
 
 
 async def test_with_a_key_it_does_not(tmp_path, caplog):
-    async with app.running(plan(tmp_path, DEMO, {"KEY": "sk-1"}), AccessLog(io.BytesIO())) as weir:
+    async with app.running(plan(tmp_path, DEMO, {"KEY": "sk-1"}), Lines(io.BytesIO())) as weir:
         assert weir.gateway.upstreams["openai"].settings.base_url == "https://api.openai.com/v1"
     assert not caplog.records
 

@@ -11,8 +11,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages services logs downstream admin upstream",
-    "exchange answer metrics scalars source relay upstream.dial upstream.incoming",
+    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch upstream",
+    "exchange answer services scalars source relay upstream.dial upstream.incoming",
+    "metrics",
     "plugin config routing buffer refusals server upstream.connection",
     "registry attempts upstream.pool",
     "chain upstream.openai",

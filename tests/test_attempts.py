@@ -6,7 +6,7 @@ import contextlib
 import orjson
 import pytest
 
-from proxy import testing
+from proxy import attempts, testing
 from proxy.plugin import Plugin, PluginConfig, Rejected
 from tests import wire
 
@@ -101,6 +101,32 @@ async def test_without_a_plugin_that_asks_for_it_there_is_one_try():
         assert await idle(weir) == {"a": 0, "b": 0}
     assert (answer.status, len(a.requests), len(b.requests)) == (503, 1, 0)
     assert answer.headers["x-weir-attempts"] == "1"
+
+
+class Again(Plugin[PluginConfig]):
+    """Tries the same target once more, and again, after whatever failed."""
+
+    def on_attempt_end(self, exchange, attempt):
+        TRIES.append(f"{attempt.number} {attempt.target.upstream}")
+        attempt.retry = attempt.again = True
+
+
+async def test_the_same_target_is_tried_again_where_a_plugin_says_so():
+    async def at_the_third(received, wire):
+        await (testing.chat("hi") if len(a.requests) == 3 else DOWN)(received, wire)
+
+    async with house(at_the_third, DOWN, plugins=[used("Again")]) as (weir, a, b):
+        answer = await testing.ask(weir, ASK)
+        assert await idle(weir) == {"a": 0, "b": 0}
+    assert (answer.status, len(a.requests), len(b.requests)) == (200, 3, 0)
+    assert (answer.headers["x-weir-upstream"], answer.headers["x-weir-attempts"]) == ("a", "3")
+    assert TRIES == ["1 a", "2 a", "3 a"]
+
+
+async def test_a_plugin_that_never_has_enough_is_stopped():
+    async with house(DOWN, plugins=[used("Again")]) as (weir, a):
+        assert (await testing.ask(weir, ASK)).status == 503
+    assert len(a.requests) == attempts.MAX_ATTEMPTS
 
 
 async def test_the_next_target_is_tried_where_a_plugin_says_so():

@@ -113,14 +113,47 @@ async def test_on_complete_comes_once_when_a_plugin_crashes_and_not_for_those_no
     assert outcomes() == ["crash on_complete upstream_error", "a on_complete upstream_error"]
 
 
-async def test_a_request_without_a_route_met_no_plugin():
-    text = (
-        "server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0'}}\nupstreams: {{up: {{base_url: '{url}/v1'}}}}\n"
-        "plugins: [{{p: {{use: 'tests.plugins:Recording'}}}}]\nroutes: [{{name: r, match: {{path: /v1/x}}, targets: [up]}}]\n"
-    )
-    async with testing.upstream(SHUT) as upstream, testing.configured(text.format(url=upstream.url)) as weir:
-        assert (await testing.ask(weir, STREAM)).status == 404
+LOST = """
+server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0'}}
+upstreams: {{up: {{base_url: 'http://127.0.0.1:1/v1'}}}}
+plugins: [{{p: {{use: 'tests.plugins:Recording'}}}}, {{q: {{use: 'tests.plugins:Recording', refuses: {refuses}}}}}]
+routes: [{{name: r, match: {{path: /v1/x}}, targets: [up]}}]
+"""
+
+
+@pytest.mark.parametrize(("refuses", "status", "outcome"), [("false", 404, "client_error"), ("true", 403, "rejected")])
+async def test_a_request_without_a_route_meets_the_chain_before_it_hears_so(refuses, status, outcome):
+    async with testing.configured(LOST.format(refuses=refuses)) as weir:
+        assert (await testing.ask(weir, STREAM)).status == status
+        await completed(weir, 2)
+    assert of("on_request") == ["p on_request", "q on_request"]
+    assert outcomes() == [f"q on_complete {outcome}", f"p on_complete {outcome}"]
+
+
+async def test_what_the_edge_refuses_meets_no_plugin():
+    async with testing.configured(LOST.format(refuses="false")) as weir:
+        assert (await testing.ask(weir, STREAM, path="/v1/a//b")).status == 400
     assert of("on_") == []
+
+
+class All(Plugin[PluginConfig]):
+    """Sees the end of every exchange."""
+
+    sees_all = True
+    ends: ClassVar[list[str]] = []
+
+    async def on_complete(self, exchange, outcome):
+        self.ends.append(f"{exchange.request.path} {outcome}")
+
+
+async def test_a_plugin_that_sees_all_completes_what_ended_before_it():
+    All.ends.clear()
+    plugins = [entry("a", refuses=True), {"all": {"use": f"{__name__}:All"}}]
+    async with testing.upstream(SHUT) as upstream, testing.weir(upstream, plugins) as weir:
+        assert (await testing.ask(weir, STREAM)).status == 403
+        assert (await testing.ask(weir, STREAM, path="/v1/a//b")).status == 400
+        await wire.until(lambda: len(All.ends) == 2)
+    assert All.ends == ["/v1/chat/completions rejected", "/v1/a//b client_error"]
 
 
 class Slow(Plugin[PluginConfig]):

@@ -9,8 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy import testing
 from proxy.errors import Outcome
-from proxy.metrics import DURATION, FIRST_TOKEN, OVERHEAD, Counts, Metrics, Spread
+from proxy.metrics import Metrics
 from proxy.plugin import Plugin, PluginConfig
+from proxy.series import SECONDS
 from tests import wire
 
 ASK = {"model": "m", "messages": []}
@@ -168,53 +169,7 @@ async def test_label_values_come_from_closed_sets():
                 pytest.fail(f"refused: {line}")
         after = series(weir.metrics.page())
     assert [line for line in after if line not in before and "changed" not in line] == []
-    assert len(after) - len(before) <= 3 * (len(DURATION) + 4)
-
-
-@pytest.mark.parametrize("bounds", [DURATION, OVERHEAD, FIRST_TOKEN], ids=["duration", "overhead", "first token"])
-def test_histograms_are_those_of_prometheus_client(bounds):
-    chance = random.Random(2)
-    values = [*bounds, *(chance.lognormvariate(-2, 3) for _ in range(500)), 0.0, 1e9]
-    ours, theirs = Metrics().registry.__class__(), Metrics().registry.__class__()
-    spread = Spread(ours, "x_seconds", "x", ("a", "b"), bounds)
-    histogram = prometheus_client.Histogram("x_seconds", "x", ("a", "b"), registry=theirs, buckets=bounds)
-    for value in values:
-        labels = (chance.choice("ab"), "c")
-        spread.observe(labels, value)
-        histogram.labels(*labels).observe(value)
-    assert samples(ours) == pytest.approx(samples(theirs))
-
-
-def samples(registry):
-    found = [
-        sample for family in registry.collect() for sample in family.samples if not sample.name.endswith("_created")
-    ]
-    return {(sample.name, *sorted(sample.labels.items())): sample.value for sample in found}
-
-
-def test_buckets_add_up():
-    registry = prometheus_client.CollectorRegistry()
-    spread = Spread(registry, "x_seconds", "x", (), (0.1, 1.0))
-    for value in (0.05, 0.1, 0.5, 2.0):
-        spread.observe((), value)
-    assert [(sample.labels.get("le"), sample.value) for family in registry.collect() for sample in family.samples] == [
-        ("0.1", 2.0),
-        ("1.0", 3.0),
-        ("+Inf", 4.0),
-        (None, 4.0),
-        (None, pytest.approx(2.65)),
-    ]
-
-
-def test_a_counter_is_written_as_prometheus_client_writes_its_own():
-    ours, theirs = prometheus_client.CollectorRegistry(), prometheus_client.CollectorRegistry()
-    counts = Counts(ours, "x", "what", ("a",))
-    counter = prometheus_client.Counter("x", "what", ("a",), registry=theirs)
-    for label in ('q"uote', "back\\slash", "new\nline", "☺"):
-        counts.values[(label,)] += 2
-        counter.labels(label).inc(2)
-    page = prometheus_client.generate_latest(theirs).splitlines()
-    assert prometheus_client.generate_latest(ours).splitlines() == [line for line in page if b"_created" not in line]
+    assert len(after) - len(before) <= 3 * (len(SECONDS) + 4)
 
 
 def test_a_plugins_metric_cannot_take_a_name_of_ours():

@@ -3,7 +3,7 @@ import logging
 import time
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from proxy.services import Services, Tasks
 
@@ -48,16 +48,21 @@ async def test_a_stop_waits_so_long_and_cancels_what_still_runs():
 
 
 def test_a_metric_is_made_once_for_all_who_ask_by_its_name(services: Services):
-    one, other = (services.metric(Counter, "words_total", "words", ["route"]) for _ in range(2))
-    one.labels("a").inc()
-    other.labels("a").inc(2)
+    one, other = (services.counter("words_total", "words", ("route",)) for _ in range(2))
+    one.add(("a",))
+    other.add(("a",), 2)
     assert b'words_total{route="a"} 3.0' in generate_latest(services.metrics)
 
 
 def test_a_metric_of_another_kind_under_that_name_is_an_error(services: Services):
-    services.metric(Counter, "words_total", "words")
-    with pytest.raises(TypeError, match="the metric 'words_total' is a Counter already"):
-        services.metric(Gauge, "words_total", "words")
+    services.counter("words", "words")
+    with pytest.raises(TypeError, match="the metric 'words' is a Counter already"):
+        services.gauge("words", "words")
+
+
+def test_models_that_nobody_named_share_a_label(services: Services):
+    services.models.add("gpt-4o")
+    assert [services.model_label(model) for model in ("gpt-4o", "gpt-4o-2", None)] == ["gpt-4o", "other", "other"]
 
 
 def test_the_clock_counts_monotonic_seconds_and_tests_may_set_their_own(services: Services):

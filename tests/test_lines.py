@@ -1,0 +1,108 @@
+"""Lines are collected, and a flush loses none."""
+
+import asyncio
+import io
+import logging
+
+import pytest
+
+from proxy import lines
+from proxy.lines import FLUSH_BYTES, Lines
+from tests import wire
+
+LINE = b'{"id": "req_1"}\n'
+
+
+async def test_lines_are_collected_and_written_soon(monkeypatch):
+    monkeypatch.setattr(lines, "FLUSH_SECONDS", 0.02)
+    out = Counting()
+    log = Lines(out)
+    for _ in range(50):
+        log.write(LINE)
+    assert out.getvalue() == b""
+    await wire.until(lambda: out.writes)
+    assert (out.getvalue(), out.writes) == (50 * LINE, 1)
+    log.write(LINE)
+    await wire.until(lambda: out.writes == 2)
+
+
+async def test_many_lines_do_not_wait_for_the_clock():
+    out = Counting()
+    log = Lines(out)
+    while not out.writes:
+        log.write(LINE)
+    assert FLUSH_BYTES < len(out.getvalue()) < 2 * FLUSH_BYTES
+    log.flush()
+    await asyncio.sleep(2 * lines.FLUSH_SECONDS)
+    assert set(out.getvalue().splitlines(keepends=True)) == {LINE}
+
+
+class Counting(io.BytesIO):
+    writes = 0
+
+    def write(self, data):
+        self.writes += 1
+        return super().write(data)
+
+
+class Full(io.BytesIO):
+    def write(self, data):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("out", [Full(), io.BytesIO()], ids=["full", "closed"])
+async def test_a_stream_that_cannot_be_written_stops_nothing(out, caplog):
+    if type(out) is io.BytesIO:
+        out.close()
+    log = Lines(out)
+    log.write(LINE)
+    log.flush()
+    assert "standard output cannot be written" in caplog.text
+
+
+async def test_lines_are_appended_to_a_file(tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    file.write_bytes(b"before\n")
+    log = Lines(file)
+    log.write(LINE)
+    log.flush()
+    assert file.read_bytes() == b"before\n" + LINE
+
+
+async def test_a_file_that_was_rotated_away_is_made_anew(tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    log = Lines(file)
+    log.write(b"one\n")
+    log.flush()
+    file.rename(tmp_path / "ledger.jsonl.1")
+    log.write(b"two\n")
+    log.flush()
+    assert (tmp_path / "ledger.jsonl.1").read_bytes() == b"one\n"
+    assert file.read_bytes() == b"two\n"
+
+
+async def test_what_a_file_did_not_take_is_written_later_and_said_once(tmp_path, caplog):
+    folder = tmp_path / "not-mounted-yet"
+    log = Lines(folder / "ledger.jsonl")
+    for number in range(3):
+        log.write(b"%d\n" % number)
+        log.flush()
+    assert [record.message for record in caplog.records] == ["a file cannot be written"]
+    folder.mkdir()
+    log.write(b"3\n")
+    log.flush()
+    assert (folder / "ledger.jsonl").read_bytes() == b"0\n1\n2\n3\n"
+
+
+async def test_what_waits_is_bounded_and_the_loss_is_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(lines, "MAX_WAITING", 100)
+    folder = tmp_path / "away"
+    log = Lines(folder / "ledger.jsonl")
+    for number in range(30):
+        log.write(b"line %02d\n" % number)
+    log.flush()
+    (lost,) = [record for record in caplog.records if record.message == "lines are lost"]
+    assert (lost.levelno, lost.lines) == (logging.ERROR, 24)
+    folder.mkdir()
+    log.flush()
+    assert (folder / "ledger.jsonl").read_bytes() == b"".join(b"line %02d\n" % number for number in range(24, 30))
