@@ -8,15 +8,23 @@ Nearly all events of a stream differ only in their text. Once one chunk was read
 says nothing here is not parsed: same bytes up to where the chunk's own part begins, then, to the end of that line and
 event, the same telling keys with the same values in the same order. Quotes inside JSON strings are escaped, so text
 cannot hide a key; text that looks like one costs a parse. (Chunks that are broken elsewhere thus go uncounted.)
+
+Deltas are counted on the way, for answers that end without a usage: servers send one token in each, but for those that
+bundle them, whose deltas are long. Tokens of so much text are then estimated from its length.
 """
 
+from __future__ import annotations
+
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from proxy.sse import Event
 from proxy.usage import Usage, UsageReader
+
+if TYPE_CHECKING:
+    from proxy.exchange import Exchange
+    from proxy.sse import Event
 
 _TERMINALS = frozenset(
     {
@@ -47,6 +55,10 @@ _CONTENT = ("content", "reasoning", "reasoning_content", "tool_calls", "function
 _OPENING = re.compile(rb'"(?:choices":\[\{|type":"response\.[a-z_.]+\.delta",)')
 _TELLING = re.compile(rb'"(?:error|finish_reason|index|type)"[^,}]*')
 _TELLING_WITH_USAGE = re.compile(rb'"(?:error|finish_reason|index|timings|type|usage)"[^,}]*')
+BUNDLED = 16
+"""Bytes of text per delta from which on a delta is taken for several tokens."""
+
+TOKEN_BYTES = 4
 _LESSONS = 8  # chunks learnt in vain, one after the other, before a stream is taken for one that cannot be
 
 
@@ -62,16 +74,22 @@ class Answer:
     """What a stream has said so far; `see` takes every event in order and never raises."""
 
     __slots__ = (
+        "_deltas",
         "_ended",
         "_expected",
         "_finished",
         "_known",
         "_lessons",
         "_opening",
+        "_plain_bytes",
+        "_plain_deltas",
+        "_skeleton",
         "_telling",
+        "_text_bytes",
         "_told",
         "_usage",
         "error",
+        "model",
         "parse_errors",
         "started",
     )
@@ -80,7 +98,10 @@ class Answer:
         """`expected`: the endpoint is known to end its streams with a terminal."""
         self.started = False
         self.error: InBandError | None = None
+        self.model: str | None = None
         self.parse_errors = 0
+        self._deltas = self._text_bytes = 0
+        self._plain_deltas = self._plain_bytes = self._skeleton = 0
         self._expected = expected
         self._known = False
         self._ended = False
@@ -102,6 +123,18 @@ class Answer:
     def usage(self) -> Usage | None:
         return self._usage.total() if self._usage else None
 
+    def report(self, exchange: Exchange) -> None:
+        """Leave on the exchange what plugins ask for at its end."""
+        exchange.usage = self.usage() or exchange.usage
+        exchange.model = self.model or exchange.model
+        exchange.delivered_tokens = self.delivered_tokens()
+
+    def delivered_tokens(self) -> int:
+        """Of all the text so far, counted or estimated."""
+        deltas = self._deltas + self._plain_deltas
+        text = self._text_bytes + max(self._plain_bytes - self._plain_deltas * self._skeleton, 0)
+        return -(-text // TOKEN_BYTES) if text > BUNDLED * deltas else deltas
+
     def says_nothing(self, chunk: bytes) -> bool:
         """Whether these bytes, which begin where an event does, are whole chat events that only go on with choice 0.
 
@@ -116,12 +149,18 @@ class Answer:
         if events != chunk.count(b'"index":'):
             return False
         usages = 0 if self._usage is None else chunk.count(b'"usage":') + chunk.count(b'"timings":')
-        return usages == 0 or usages == chunk.count(b'"usage":null')
+        if usages not in {0, chunk.count(b'"usage":null')}:
+            return False
+        self._plain_deltas += events
+        self._plain_bytes += len(chunk)
+        return True
 
     def see(self, event: Event) -> None:
         opening = self._opening
         if opening is not None and event.raw.startswith(opening) and self._is_plain(event.raw, len(opening)):
             self._lessons = _LESSONS
+            self._plain_deltas += 1
+            self._plain_bytes += len(event.raw)
         else:
             self._read(event)
 
@@ -166,7 +205,7 @@ class Answer:
         return data.decode(errors="replace")
 
     def _read_object(self, value: dict[str, Any], event: Event) -> None:
-        choices = value.get("choices")
+        choices, before = value.get("choices"), self._text_bytes
         if isinstance(choices, list):
             self._known = True
             for choice in choices:
@@ -176,10 +215,13 @@ class Answer:
             self._note_token(value)
             self._note_kind(value.get("type"))
             self._note_kind(event.name)
+            if self._known and value.get("delta"):
+                self._note_text(value["delta"])
         if self._usage:
             self._usage.see(value)
+            self.model = self.model or _model(value)
         if self.started and self._lessons:
-            self._learn(event.raw)
+            self._learn(event.raw, self._text_bytes - before)
 
     def _note_choice(self, choice: dict[str, Any]) -> None:
         index, reason = choice.get("index"), choice.get("finish_reason")
@@ -189,13 +231,15 @@ class Answer:
             self._finished[index] = True
         else:
             self._finished.setdefault(index, False)
-        self.started = self.started or _has_content(choice)
+        if (text := choice.get("text")) or (text := _content(choice.get("delta"))):
+            self._note_text(text)
 
     def _note_token(self, value: dict[str, Any]) -> None:
         token = value.get("token")
         if isinstance(token, dict):
             self._known = True
-            self.started = self.started or bool(token.get("text"))
+            if token.get("text"):
+                self._note_text(token["text"])
         if value.get("generated_text") is not None:
             self._ended = True
 
@@ -207,7 +251,13 @@ class Answer:
             self._known = True
             self.started = self.started or kind.endswith(_DELTAS)
 
-    def _learn(self, raw: bytes) -> None:
+    def _note_text(self, text: Any) -> None:
+        self.started = True
+        self._deltas += 1
+        self._text_bytes += len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
+
+    def _learn(self, raw: bytes, text_bytes: int) -> None:
+        """From an event whose text is so long, what the next ones are like."""
         self._lessons -= 1
         found = _OPENING.search(raw)
         if found is None:
@@ -215,6 +265,7 @@ class Answer:
         told = self._telling(raw, found.end())
         plain = not any(b"{" in part for part in told)  # else a telling value is an object, of which this is the head
         self._opening, self._told = raw[: found.end()] if plain else None, told
+        self._skeleton = len(raw) if b'"obfuscation"' in raw else len(raw) - text_bytes
 
 
 def in_band_error(value: Any, name: str = "") -> InBandError | None:
@@ -266,8 +317,11 @@ def _code(obj: dict[str, Any], *names: str) -> str | int | None:
     return next((code for name in names if type(code := obj.get(name)) in (int, str)), None)
 
 
-def _has_content(choice: dict[str, Any]) -> bool:
-    if choice.get("text"):
-        return True
-    delta = choice.get("delta")
-    return isinstance(delta, dict) and any(map(delta.get, _CONTENT))
+def _content(delta: Any) -> Any:
+    return next(filter(None, map(delta.get, _CONTENT)), None) if isinstance(delta, dict) else None
+
+
+def _model(value: dict[str, Any]) -> str | None:
+    response = value.get("response")
+    model = (response if isinstance(response, dict) else value).get("model")
+    return model if isinstance(model, str) and model else None

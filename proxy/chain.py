@@ -28,14 +28,23 @@ log = logging.getLogger("weir.plugins")
 
 
 class Placed:
-    """A stage with the plugin that it came from."""
+    """A stage with the plugin that it came from; its kind and its `feed` are at hand for the relay."""
 
-    __slots__ = ("is_finished", "plugin", "stage")
+    __slots__ = ("feed", "filters", "is_finished", "plugin", "stage", "taps_bytes")
 
     def __init__(self, plugin: Plugin[Any], stage: Stage) -> None:
         self.plugin = plugin
         self.stage = stage
         self.is_finished = False
+        self.feed: Callable[[Any], Any] = getattr(stage, "feed", _nothing)
+        self.filters = isinstance(stage, EventFilter)
+        self.taps_bytes = isinstance(stage, Tap)
+
+    def retire(self) -> None:
+        """From now on it filters nothing, and nobody tells it anything."""
+        self.stage = EventFilter()
+        self.feed = self.stage.feed
+        self.is_finished = True
 
     def finish(self, outcome: Outcome) -> list[Event]:
         """Tell the stage, once, that no more comes; what a filter held comes back. Raises what the stage raises."""
@@ -171,6 +180,10 @@ class Chain:
         if isinstance(error, ProxyError):
             return error
         return PluginFailed(f"the plugin '{plugin.name}' failed, and it does not let requests pass when it does")
+
+
+def _nothing(_: Any) -> None:
+    """Of a stage that is not fed."""
 
 
 def mode_of(plugin: Plugin[Any]) -> FailureMode:

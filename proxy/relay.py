@@ -21,7 +21,7 @@ from proxy.sse import Event, Reader
 from proxy.stages import EventFilter, EventTap, Tap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from proxy.answer import Answer
     from proxy.chain import Chain, Placed
@@ -91,14 +91,14 @@ class TapRelay(Pipe):
         self._stages.clear()
 
     def _tap(self, placed: Placed, events: Iterable[Event], chunk: bytes) -> None:
-        stage = placed.stage
+        feed = placed.feed
         try:
-            if isinstance(stage, EventTap):
+            if not placed.taps_bytes:
                 for event in events:
                     if event.data is not None:
-                        stage.feed(event)
-            elif isinstance(stage, Tap) and chunk:
-                stage.feed(chunk)
+                        feed(event)
+            elif chunk:
+                feed(chunk)
         except Exception:  # noqa: BLE001 - a tap may raise anything
             self._drop(placed)
 
@@ -179,7 +179,7 @@ class StreamRelay(TapRelay):
     def close(self, outcome: Outcome) -> None:
         if self._unread:
             self._read()
-        self.exchange.usage = self._answer.usage() or self.exchange.usage
+        self._answer.report(self.exchange)
         super().close(outcome)
 
     def _read(self) -> None:
@@ -260,16 +260,24 @@ class EventRelay(StreamRelay):
         self._splitter = Reader()
         self._can_tell = True
         self._stages_read = False
+        self._skips = _skipping(stages)
 
     @override
     def feed(self, chunk: bytes) -> None:
         if self._decoder is not None:
             chunk = self._decoded(chunk)
-        if not self._is_readable:
-            self._give_up(Interrupted(f"{self._upstream()} sent a body that does not fit its content-encoding"))
-            return
-        events = self._splitter.feed(chunk)
-        if events:
+            if not self._is_readable:
+                self._give_up(Interrupted(f"{self._upstream()} sent a body that does not fit its content-encoding"))
+                return
+        try:
+            passes = self._skips is not None and (
+                self._splitter.is_clear and chunk.endswith(b"\n\n") and self._skips(chunk)
+            )
+        except Exception:  # noqa: BLE001 - who cannot tell has to read, and is judged by that
+            passes = False
+        if passes:
+            self.downstream.write(chunk)
+        elif events := self._splitter.feed(chunk):
             self._run(events)
         self._unread.append(chunk)
         self._unread_bytes += len(chunk)
@@ -322,33 +330,30 @@ class EventRelay(StreamRelay):
         """One write for all that the stages from `after` on make of these events."""
         watched: list[tuple[Placed, list[Event]]] = []
         for placed in self._stages[after:] if after else self._stages:
-            if isinstance(placed.stage, EventFilter):
-                events = self._filtered(placed, placed.stage, events)
+            if placed.filters:
+                events = self._filtered(placed, events) if events else events
             else:
                 watched.append((placed, events))
         if events and not self._is_broken:
             self.downstream.write(_joined(events))
         for placed, seen in watched:
-            self._tap(placed, seen, _joined(seen) if isinstance(placed.stage, Tap) else b"")
+            self._tap(placed, seen, _joined(seen) if placed.taps_bytes else b"")
 
-    def _filtered(self, placed: Placed, stage: EventFilter, events: list[Event]) -> list[Event]:
+    def _filtered(self, placed: Placed, events: list[Event]) -> list[Event]:
         passed: list[Event] = []
-        for place, event in enumerate(events):
-            if event.data is None:
-                passed.append(event)
-                continue
-            try:
-                passed.extend(stage.feed(event))
-            except Exception as error:  # noqa: BLE001 - judged by the failure mode
-                return passed + self._filter_failed(placed, error, events[place:])
+        event, feed = events[0], placed.feed
+        try:
+            for event in events:
+                passed += (event,) if event.data is None else feed(event)
+        except Exception as error:  # noqa: BLE001 - judged by the failure mode
+            return passed + self._filter_failed(placed, error, events[events.index(event) :])
         return passed
 
     def _filter_failed(self, placed: Placed, error: Exception, rest: list[Event]) -> list[Event]:
         """Open: the stream goes on without the filter. Closed: it ends here, and nothing unfiltered goes down."""
-        placed.is_finished = True
+        placed.retire()
         refusal = self._chain.refusal(placed.plugin, error)
         if refusal is None:
-            placed.stage = EventFilter()
             return rest
         self._give_up(refusal)
         return []
@@ -361,6 +366,16 @@ class EventRelay(StreamRelay):
         self.downstream.abort()
         if self.downstream.source is not None:
             self.downstream.source.finish()
+
+
+def _skipping(stages: Sequence[Placed]) -> Callable[[bytes], bool] | None:
+    """Whether whole events may pass unread by all stages; None where they never may."""
+    filters = [placed.stage for placed in stages if isinstance(placed.stage, EventFilter)]
+    if len(filters) < len(stages) or any(type(stage).skips is EventFilter.skips for stage in filters):
+        return None
+    if len(filters) == 1:
+        return filters[0].skips
+    return lambda chunk: all(stage.skips(chunk) for stage in filters)
 
 
 def _joined(events: list[Event]) -> bytes:

@@ -18,7 +18,7 @@ from proxy.exchange import Response
 from proxy.plugin import FailureMode
 from proxy.relay import EventRelay, Pipe, StreamRelay, TapRelay
 from proxy.stages import BodyFilter, EventFilter, Tap
-from proxy.usage import usage_from_body
+from proxy.usage import Usage, usage_from_body
 
 if TYPE_CHECKING:
     from proxy.downstream import Downstream
@@ -84,12 +84,12 @@ async def _filtered(exchange: Exchange, response: Response, stages: list[Placed]
 def _read_whole(exchange: Exchange, response: Response, body: bytes) -> Outcome:
     """What the core wants to know of a body that is held; raises BadAnswer where a stream is not whole."""
     if not response.is_event_stream:
-        _note_usage(exchange, body)
+        _note_usage(exchange, response, body)
         return Outcome.OK
     answer = _answer(exchange, response)
     for event in events_of(body):
         answer.see(event)
-    exchange.usage = answer.usage()
+    answer.report(exchange)
     if answer.error is None and not answer.is_whole():
         raise BadAnswer("the upstream ended its answer before it was complete", code="upstream_stream_interrupted")
     return Outcome.OK if answer.error is None else Outcome.STREAM_INTERRUPTED
@@ -130,7 +130,10 @@ def _decoded(
         kind = EventRelay if filters else StreamRelay
         return kind(exchange, downstream, stages, decoder, _answer(exchange, response))
     if exchange.chain.reads_usage and exchange.usage is None and response.content_type.endswith(b"json"):
-        stages = [Placed(next(p for p in exchange.chain.plugins if p.reads_usage), _UsageTap(exchange)), *stages]
+        stages = [
+            Placed(next(p for p in exchange.chain.plugins if p.reads_usage), _UsageTap(exchange, response)),
+            *stages,
+        ]
     return TapRelay(exchange, downstream, stages, decoder) if stages else Pipe(exchange, downstream)
 
 
@@ -189,19 +192,30 @@ def _without(fields: Fields, *names: bytes) -> Fields:
     return [field for field in fields if field[0].lower() not in names]
 
 
-def _note_usage(exchange: Exchange, body: bytes) -> None:
-    if exchange.chain.reads_usage:
-        try:
-            exchange.usage = usage_from_body(orjson.loads(body))
-        except ValueError:
-            exchange.usage = None
+def _note_usage(exchange: Exchange, response: Response, body: bytes) -> None:
+    if not exchange.chain.reads_usage:
+        return
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return
+    exchange.usage = usage_from_body(value) or _usage_from_header(response)
+    model = value.get("model") if isinstance(value, dict) else None
+    exchange.model = model if isinstance(model, str) else None
+
+
+def _usage_from_header(response: Response) -> Usage | None:
+    """TGI's native routes say it there."""
+    given, made = response.field(b"x-prompt-tokens"), response.field(b"x-generated-tokens")
+    return Usage(int(given), int(made)) if given.isdigit() and made.isdigit() else None
 
 
 class _UsageTap(Tap):
     """Holds a JSON answer, bounded, and reads its usage at the end."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, response: Response) -> None:
         self._exchange = exchange
+        self._response = response
         self._chunks: list[bytes] = []
         self._room = MAX_USAGE_BYTES
 
@@ -214,4 +228,4 @@ class _UsageTap(Tap):
     @override
     def finish(self, outcome: Outcome) -> None:
         if self._room >= 0:
-            _note_usage(self._exchange, b"".join(self._chunks))
+            _note_usage(self._exchange, self._response, b"".join(self._chunks))

@@ -18,17 +18,34 @@ _COLON, _LF, _CR = b":\n\r"
 
 
 class Event:
-    """One event as it came. `json()` is parsed once and shared by all who ask: read it, do not change it."""
+    """One event as it came. `json()` is parsed once and shared by all who ask: read it, do not change it.
 
-    __slots__ = ("_fields", "_json", "raw")
+    `data` are the data lines joined by LF, None where there is no data field, as in comments; `name` is that of the
+    `event:` field. Both are read when first asked for, and plain attributes from then on.
+    """
+
+    __slots__ = ("_json", "data", "name", "raw")
+
+    data: bytes | None
+    name: str
 
     oversized: ClassVar[bool] = False
     """A piece of an event above the reader's limit: `data` is None, and only the last piece has the event's `name`."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self._fields: tuple[str, bytes | None] | None = None
         self._json = _UNREAD
+
+    def __getattr__(self, attribute: str) -> Any:
+        """Called where a slot is empty: what was read before is had without a call."""
+        if attribute not in {"data", "name"}:
+            raise AttributeError(attribute)
+        raw = self.raw
+        if raw.startswith(b"data: ") and raw.find(b"\n\n") == raw.find(b"\n") == len(raw) - 2 and raw.find(b"\r") < 0:
+            self.name, self.data = "", raw[6:-2]
+        else:
+            self.name, self.data = _fields(raw)
+        return getattr(self, attribute)
 
     @classmethod
     def of(cls, data: bytes, name: str = "") -> Self:
@@ -38,15 +55,6 @@ class Event:
     @classmethod
     def of_json(cls, value: Any, name: str = "") -> Self:
         return cls.of(orjson.dumps(value), name)
-
-    @property
-    def data(self) -> bytes | None:
-        """The data lines joined by LF; None where there is no data field, as in comments."""
-        return (self._fields or self._read())[1]
-
-    @property
-    def name(self) -> str:
-        return (self._fields or self._read())[0]
 
     @property
     def is_done(self) -> bool:
@@ -59,15 +67,6 @@ class Event:
             self._json = orjson.loads(self.data or b"")
         return self._json
 
-    def _read(self) -> tuple[str, bytes | None]:
-        raw = self.raw
-        line = raw[6:].rstrip(b"\r\n")
-        if raw.startswith(b"data: ") and line.find(b"\n") < 0 and line.find(b"\r") < 0:
-            self._fields = ("", line)
-        else:
-            self._fields = _fields(raw)
-        return self._fields
-
 
 class _Piece(Event):
     __slots__ = ()
@@ -75,7 +74,7 @@ class _Piece(Event):
 
     def __init__(self, raw: bytes, name: str = "") -> None:
         super().__init__(raw)
-        self._fields = (name, None)
+        self.name, self.data = name, None
 
 
 def _fields(raw: bytes) -> tuple[str, bytes | None]:
@@ -114,10 +113,11 @@ def _endings(data: bytes | bytearray, start: int = 0) -> _Endings:
 class Reader:
     """Cuts a byte stream into events; `raw` of all that `feed` and `end` return, joined, is the input.
 
-    Holds at most `max_event_bytes` and the chunk at hand: a larger event passes in pieces that nobody reads.
+    Holds at most `max_event_bytes` and the chunk at hand: a larger event passes in pieces that nobody reads. While it
+    `is_clear`, bytes that end with a blank line are whole events, and it need not see them.
     """
 
-    __slots__ = ("_clear", "_first", "_fresh", "_held", "_limit", "_name", "_passed")
+    __slots__ = ("_first", "_fresh", "_held", "_limit", "_name", "_passed", "is_clear")
 
     def __init__(self, max_event_bytes: int = 4 * 1024 * 1024) -> None:
         self._limit = max_event_bytes
@@ -126,7 +126,7 @@ class Reader:
         self._first = 0  # its first byte,
         self._name = ""  # and its name
         self._fresh = True
-        self._clear = False
+        self.is_clear = False
 
     @property
     def at_boundary(self) -> bool:
@@ -134,7 +134,7 @@ class Reader:
         return not self._held and not self._passed
 
     def feed(self, chunk: bytes) -> list[Event]:
-        if self._clear:
+        if self.is_clear:
             last = len(chunk) - 2
             first_break = chunk.find(b"\n")  # from there on: in a one-line event that is all
             if (
@@ -144,9 +144,12 @@ class Reader:
                 and chunk[0] != _COLON
                 and chunk.find(b"\r") < 0
             ):
-                return [Event(chunk)]
+                event = Event(chunk)
+                if first_break == last and chunk.startswith(b"data: "):
+                    event.data, event.name = chunk[6:last], ""
+                return [event]
         events = self._resume(chunk)
-        self._clear = not self._fresh and self.at_boundary
+        self.is_clear = not self._fresh and self.at_boundary
         return events
 
     def end(self) -> list[Event]:
@@ -155,7 +158,7 @@ class Reader:
             return []
         tail = bytes(self._held)
         self._held.clear()
-        self._passed, self._clear = tail[-1:], False
+        self._passed, self.is_clear = tail[-1:], False
         return [self._event(tail)]
 
     def _resume(self, chunk: bytes) -> list[Event]:

@@ -108,7 +108,10 @@ data: {"id":"g","error":{"code":502,"message":"Provider disconnected"},"choices"
 """
 TGI_PROMPTS = data(
     *({"choices": [{"index": index, "text": "x", "finish_reason": ""}], "usage": None} for index in (0, 1, 0)),
-    {"choices": [{"index": 1, "text": "", "finish_reason": "eos_token"}], "usage": {**COUNTS, "completion_tokens": 1}},
+    {
+        "choices": [{"index": 1, "text": "", "finish_reason": "eos_token"}],
+        "usage": {**COUNTS, "completion_tokens": 1, "total_tokens": 10},
+    },
     {"choices": [{"index": 0, "text": "y", "finish_reason": "length"}], "usage": {**COUNTS, "completion_tokens": 2}},
 )
 
@@ -371,3 +374,54 @@ EVENTS = st.builds(Event.of_json, JSON, EVENT_NAMES) | st.builds(Event.of, st.bi
 @settings(max_examples=300, deadline=None)
 def test_nothing_raises(chunks: list[bytes]) -> None:
     assert isinstance(replay(chunks), Told)
+
+
+WORDS = [f" word{number}" for number in range(40)]
+
+
+def delivered(stream: bytes, size: int) -> int:
+    """What was counted of a stream that came in chunks of so many bytes, looked at as the relay does."""
+    reader, answer = Reader(), Answer(expected=True, reads_usage=True)
+    for start in range(0, len(stream), size):
+        part = stream[start : start + size]
+        if not (reader.at_boundary and answer.says_nothing(part)):
+            for event in reader.feed(part):
+                answer.see(event)
+    return answer.delivered_tokens()
+
+
+CHAT_STREAM = data(chunk(""), *map(chunk, WORDS))
+EVENT_BYTES = len(data(chunk(" word11")))
+STREAMS_TO_COUNT = {
+    "chat": (CHAT_STREAM, 40),
+    "chat with padding": (data(*(chunk(word, obfuscation="x" * (number % 17)) for number, word in enumerate(WORDS))), 40),
+    "chat without a role chunk": (data(*map(chunk, WORDS)), 40),
+    "two choices": (data(*(chunk(word, index=number % 2) for number, word in enumerate(WORDS))), 40),
+    "completions": (data(*({"choices": [{"index": 0, "text": word, "finish_reason": None}]} for word in WORDS)), 40),
+    "reasoning first": (data({"choices": [{"index": 0, "delta": {"reasoning": "hm"}}]}, *map(chunk, WORDS)), 41),
+    "responses": (data(*({"type": "response.output_text.delta", "delta": word} for word in WORDS)), 40),
+    "TGI": (data(*({"index": n, "token": {"text": word}, "generated_text": None} for n, word in enumerate(WORDS, 1))), 40),
+    "blocks of text": (data(chunk("a block of some forty letters, as I said"), *[chunk("and another one of forty letters, again.")] * 9), 100),
+    "nothing yet": (data(chunk("")), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stream", "tokens"), STREAMS_TO_COUNT.values(), ids=STREAMS_TO_COUNT)
+def test_tokens_are_counted_on_the_way_however_the_stream_is_cut(stream: bytes, tokens: int) -> None:
+    sizes = (1, 7, EVENT_BYTES, 12 * EVENT_BYTES, len(stream))
+    assert {delivered(stream, size) for size in sizes} == {tokens}
+
+
+@pytest.mark.parametrize("ended", [0, 1, 10, 39])
+def test_what_was_delivered_before_a_cut_is_counted_to_the_token(ended: int) -> None:
+    assert delivered(data(chunk(""), *map(chunk, WORDS[:ended])), 7) == ended
+
+
+@pytest.mark.parametrize(
+    "value", [{"model": "gpt-4o-2024-08-06"}, {"type": "response.created", "response": {"model": "gpt-4o-2024-08-06"}}]
+)
+def test_the_model_is_the_one_that_says_it_answered(value: Any) -> None:
+    answer = Answer(expected=True, reads_usage=True)
+    for event in Reader().feed(data(chunk("", model=""), value, chunk("x", model="another"))):
+        answer.see(event)
+    assert answer.model == "gpt-4o-2024-08-06"

@@ -124,6 +124,58 @@ async def test_what_two_filters_make_of_a_chunk_is_one_write():
     assert through.transport.writes == [WORDS[0] * 4 + WORDS[1] * 4]
 
 
+class Skipping(EventFilter):
+    """Reads only chunks that have `word`, and puts it in capitals."""
+
+    def __init__(self, word: bytes = b"two") -> None:
+        self.word = word
+        self.read: list[bytes] = []
+
+    @override
+    def skips(self, chunk: bytes) -> bool:
+        return self.word not in chunk
+
+    @override
+    def feed(self, event: Event) -> Iterable[Event]:
+        self.read.append(event.raw)
+        return (Event(event.raw.replace(self.word, self.word.upper())),)
+
+
+async def test_whole_events_that_a_filter_skips_are_not_read():
+    through = Ride(EventRelay, stage := Skipping()).feed(WORDS).end()
+    assert through.body == b"".join(WORDS).replace(b"two", b"TWO")
+    assert stage.read == [WORDS[0], WORDS[1]], "the first one is read to see how the stream begins"
+
+
+@pytest.mark.parametrize("size", range(1, 80))
+async def test_a_filter_that_skips_changes_the_same_however_the_stream_is_cut(size: int):
+    whole = b"".join((*ODD, *WORDS))
+    chunks = [whole[at : at + size] for at in range(0, len(whole), size)]
+    assert Ride(EventRelay, Skipping()).feed(chunks).end().body == whole.replace(b"two", b"TWO")
+
+
+async def test_a_chunk_is_skipped_only_where_all_filters_skip_it():
+    one, other = Skipping(), Skipping(b"three")
+    through = Ride(EventRelay, one, other).feed(WORDS).end()
+    assert through.body == b"".join(WORDS).replace(b"two", b"TWO").replace(b"three", b"THREE")
+    assert [raw.upper() for raw in other.read] == [raw.upper() for raw in WORDS[:3]]
+
+
+async def test_taps_see_events_that_a_filter_would_skip():
+    through = Ride(EventRelay, tap := SeenEvents(), Skipping(b"nowhere")).feed(WORDS).end()
+    assert (len(tap.events), through.body) == (len(WORDS), b"".join(WORDS))
+
+
+async def test_a_filter_that_cannot_tell_what_it_skips_has_to_read():
+    class Unsure(Skipping):
+        @override
+        def skips(self, chunk: bytes) -> bool:
+            raise RuntimeError("not sure")
+
+    through = Ride(EventRelay, stage := Unsure()).feed(WORDS).end()
+    assert (through.body, len(stage.read)) == (b"".join(WORDS).replace(b"two", b"TWO"), len(WORDS))
+
+
 async def test_feed_is_called_within_the_read_that_brought_the_event():
     tap = SeenEvents()
     through = Ride(StreamRelay, tap)
