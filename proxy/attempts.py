@@ -13,6 +13,7 @@ from proxy import refusals
 from proxy.body import replace_multipart_field, replace_value
 from proxy.errors import Outcome, ProxyError, Unavailable
 from proxy.exchange import Attempt, Response
+from proxy.routing import read_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,10 +56,8 @@ class Attempts:
         if response is None:
             assert attempt.error is not None
             raise attempt.error
-        if response.status >= 400:
-            upstream = self._upstreams[attempt.target.upstream]
-            is_head = request.method == "HEAD"
-            return refusals.bodiless(response, upstream) if is_head else await refusals.held(response, upstream)
+        if response.status >= 400 and request.method != "HEAD":
+            return await refusals.held(response, self._upstreams[attempt.target.upstream])
         return response
 
     def finish(self, exchange: Exchange, attempt: Attempt, outcome: Outcome) -> None:
@@ -73,6 +72,8 @@ class Attempts:
     async def _try(self, exchange: Exchange, target: Target, downstream: Downstream) -> tuple[Attempt, Response | None]:
         if target.model is not None:
             await exchange.request.body()
+        elif self._upstreams[target.upstream].asks_model(exchange.request):
+            await read_model(exchange.request)
         attempt = self._begin(exchange, target)
         if exchange.chain.sees_attempts:
             await self._prepare(exchange, attempt)
@@ -84,7 +85,9 @@ class Attempts:
         if request.expects_continue and request.is_buffered:  # the app has been asked for its body already
             attempt.headers.popall("expect", None)
         if exchange.chain.reads_bodies and "accept-encoding" in request.headers:
-            attempt.headers["Accept-Encoding"] = "identity"
+            attempt.replace_field(b"accept-encoding", b"identity")
+        if request.is_upgrade and exchange.chain.reads_usage:
+            attempt.headers.popall("sec-websocket-extensions", None)  # they compress
         if target.model is not None:
             attempt.body = _with_model(request, attempt.body, target.model)
         if attempt.body is not None and (request.is_replaced or target.model is not None):
@@ -94,12 +97,14 @@ class Attempts:
         return attempt
 
     async def _prepare(self, exchange: Exchange, attempt: Attempt) -> None:
+        before = attempt.body
         try:
             await exchange.chain.on_attempt(exchange, attempt)
         except ProxyError:
             self.finish(exchange, attempt, Outcome.REJECTED)
             raise
-        _fit_length(attempt)
+        if attempt.is_header_seen or attempt.body is not before:
+            _fit_length(attempt)
 
     async def _send(self, exchange: Exchange, attempt: Attempt, downstream: Downstream) -> Response | None:
         upstream = self._upstreams[attempt.target.upstream]
@@ -133,6 +138,5 @@ def _with_model(request: Request, body: bytes | None, model: str | None) -> byte
 
 def _fit_length(attempt: Attempt) -> None:
     """A body that was changed has a length of its own."""
-    length = attempt.headers.get("content-length")
-    if length is not None and attempt.body is not None and length != str(len(attempt.body)):
-        attempt.headers["Content-Length"] = str(len(attempt.body))
+    if attempt.body is not None:
+        attempt.replace_field(b"content-length", b"%d" % len(attempt.body))

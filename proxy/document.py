@@ -6,9 +6,10 @@ tags, a second document, and the number of values that aliases unfold to. Keys a
 """
 
 import contextlib
+import functools
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ _SCALARS: Final[dict[str, Any]] = {
 }
 _REFERENCE: Final = re.compile(r"\$\$|\$\{(?P<body>[^}]*)(?P<end>\}?)")
 _VARIABLE: Final = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^{]*))?")
+_FILE: Final = "file:"
 _HALF: Final = re.compile("[\ud800-\udfff]")
 """Of a surrogate pair: an escape in quotes, or a byte of the environment that is not UTF-8."""
 
@@ -71,6 +73,9 @@ class Filled:
 
     references: str
     text: str | None = field(repr=False)
+    files: tuple[pathlib.Path, ...] = ()
+    again: Callable[[], str] = field(default=str, repr=False, compare=False)
+    """Its text as it would be filled now; raises UnfilledError."""
 
 
 class Document:
@@ -147,7 +152,9 @@ class Document:
             self._note(node, at, f"{' and '.join(found)} is not UTF-8 text", "write it in UTF-8")
         failed = len(self.problems) > before
         if found:
-            self.filled[at] = Filled(" and ".join(found), None if failed else text)
+            folder = self.file.parent
+            again = functools.partial(_filled, node.value, self._environ, folder)
+            self.filled[at] = Filled(" and ".join(found), None if failed else text, _files(node.value, folder), again)
         if failed:
             return UNKNOWN
         return text if node.style else _resolved(text)
@@ -159,7 +166,7 @@ class Document:
         found.append("${" + body.partition(":-")[0] + "}")
         try:
             return _referred(reference, self._environ, self.file.parent)
-        except _UnfilledError as missing:
+        except UnfilledError as missing:
             self.problems.append(Problem(str(self.file), self.lines[at], at, *missing.args))
             return ""
 
@@ -171,24 +178,33 @@ class Document:
         return ConfigError([*self.problems, Problem(str(self.file), line, at, what, fix)])
 
 
-class _UnfilledError(Exception):
+class UnfilledError(Exception):
     """Arguments: what is wrong, how to fix it."""
+
+
+def _filled(written: str, environ: Mapping[str, str], folder: pathlib.Path) -> str:
+    return _REFERENCE.sub(lambda found: "$" if found["body"] is None else _referred(found, environ, folder), written)
+
+
+def _files(written: str, folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    bodies = (reference["body"] or "" for reference in _REFERENCE.finditer(written))
+    return tuple(folder / body.removeprefix(_FILE) for body in bodies if body.startswith(_FILE))
 
 
 def _referred(reference: re.Match[str], environ: Mapping[str, str], folder: pathlib.Path) -> str:
     body = reference["body"]
     if not reference["end"]:
-        raise _UnfilledError("`${` has no `}`", "close it, or write `$$` for a plain `$`")
-    if body.startswith("file:"):
-        return _content(folder / body.removeprefix("file:"))
+        raise UnfilledError("`${` has no `}`", "close it, or write `$$` for a plain `$`")
+    if body.startswith(_FILE):
+        return _content(folder / body.removeprefix(_FILE))
     variable = _VARIABLE.fullmatch(body)
     if variable is None:
-        raise _UnfilledError("this `${...}` is not a reference", "write ${NAME}, ${NAME:-default} or ${file:/path}")
+        raise UnfilledError("this `${...}` is not a reference", "write ${NAME}, ${NAME:-default} or ${file:/path}")
     name, default = variable["name"], variable["default"]
     if default is not None:
         return environ.get(name) or default.replace("$$", "$")
     if name not in environ:
-        raise _UnfilledError(f"the variable {name} is not set", f"set it, or give a default: ${{{name}:-x}}")
+        raise UnfilledError(f"the variable {name} is not set", f"set it, or give a default: ${{{name}:-x}}")
     return environ[name]
 
 
@@ -196,9 +212,9 @@ def _content(file: pathlib.Path) -> str:
     try:
         return file.read_bytes().decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise _UnfilledError(f"{str(file)!r} is not UTF-8 text", "save it as UTF-8") from None
+        raise UnfilledError(f"{str(file)!r} is not UTF-8 text", "save it as UTF-8") from None
     except (OSError, ValueError) as error:
-        raise _UnfilledError(
+        raise UnfilledError(
             f"{str(file)!r} cannot be read: {_reason(error)}", "mount it, or correct the path"
         ) from None
 

@@ -31,6 +31,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"})
+KEY_PROTOCOLS = (b"openai-insecure-api-key.", b"xai-client-secret.")
 FORWARDED = "x-forwarded-"
 OWN = b"x-weir-"
 """Ours, also where the upstream is another Weir."""
@@ -52,6 +53,28 @@ def upstream_fields(fields: Iterable[tuple[bytes, bytes]], connection: Iterable[
     kept = [field for field in fields if goes_up(field[0])]
     named = connection_named(tuple(connection))
     return [field for field in kept if _text(field[0]).lower() not in named] if named else kept
+
+
+def upgrade_fields(fields: Fields, *, passthrough: bool) -> Fields:
+    """Those of a request for a WebSocket, as `upstream_fields` left them, with the hop-by-hop ones of the next hop.
+
+    Browsers cannot set a credential, so they offer it as a subprotocol: the others are left to be chosen from.
+    """
+    if not passthrough:
+        fields = [field for each in fields if (field := _without_key(each)) is not None]
+    return [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+
+
+def _without_key(field: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
+    """None where nothing but a credential is offered."""
+    name, value = field
+    if name.lower() != b"sec-websocket-protocol":
+        return field
+    offered = [each.strip() for each in value.split(b",")]
+    kept = [each for each in offered if not each.lower().startswith(KEY_PROTOCOLS)]
+    if len(kept) == len(offered):
+        return field
+    return (name, b", ".join(kept)) if kept else None
 
 
 def downstream_fields(fields: Fields, index: dict[bytes, bytes], *, passthrough: bool) -> Fields:
@@ -98,6 +121,11 @@ def connection_named(values: tuple[str, ...]) -> frozenset[str]:
 def encode(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> Fields:
     """Decoded as UTF-8 with surrogates, so the way back gives the same bytes."""
     return [(_bytes(name), _bytes(value)) for name, value in headers.items()]
+
+
+def is_value(text: str) -> bool:
+    """Whether a credential can stand in a field: plain ASCII, and something of it."""
+    return bool(text) and text.isascii() and text.isprintable()
 
 
 def unbroken(fields: Fields) -> Fields:

@@ -1,13 +1,12 @@
 """An upstream's error answer: JSON passes as it came, anything else is told in OpenAI's shape, with the status kept.
 
-Our own credential at the upstream is masked wherever it would appear in one.
+Our own credential at the upstream is masked wherever it would appear in one; in the header it is so already.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import orjson
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 16 * 2**20
 SEARCHED_BYTES = 16 * 1024
 SHOWN_CHARACTERS = 500
-KEYS = 64
 
 _MARKUP = re.compile(r"(?is)<(script|style|head)\b.*?</\1>|<[^>]*>")
 _DESCRIBING = frozenset({b"content-type", b"content-length", b"content-encoding", b"etag"})
@@ -40,22 +38,16 @@ async def held(response: Response, upstream: OpenAI) -> Response:
     text = _plain(body, response.field(b"content-encoding"))
     if not _is_json(text):
         return _told(response, upstream, text)
-    masked = _masked(text, upstream.key)
+    masked = upstream.credential.mask.hide(text)
     if masked == text:
-        return _with_body(response, _masked_fields(response.fields(), upstream.key), body)
-    return _with_body(response, _masked_fields(_undescribed(response, but=b"content-type"), upstream.key), masked)
-
-
-def bodiless(response: Response, upstream: OpenAI) -> Response:
-    """The error answer to a HEAD: only its header could tell our credential."""
-    assert response.incoming is not None
-    return Response.of_incoming(response.incoming, _masked_fields(response.fields(), upstream.key))
+        return _with_body(response, response.fields(), body)
+    return _with_body(response, _undescribed(response, but=b"content-type"), masked)
 
 
 def _told(response: Response, upstream: OpenAI, text: bytes) -> Response:
-    said = _cut(_masked(_words(text).encode(), upstream.key).decode()) or "nothing"
+    said = _cut(upstream.credential.mask.hide(_words(text).encode()).decode()) or "nothing"
     message = f"upstream '{upstream.name}' answered {response.status} and said: {said}"
-    fields = [*_masked_fields(_undescribed(response), upstream.key), (b"Content-Type", b"application/json")]
+    fields = [*_undescribed(response), (b"Content-Type", b"application/json")]
     return _with_body(response, fields, error_body(message, "upstream_error", f"upstream_{response.status}"))
 
 
@@ -74,9 +66,10 @@ def _plain(body: bytes, encoding: bytes) -> bytes:
         return body
     decoder = decoder_for(encoding)
     try:
-        return decoder.feed(body) if decoder else b""
+        text = decoder.feed(body) if decoder else b""
     except Unreadable:
         return b""
+    return text if len(text) <= MAX_BYTES else b""
 
 
 def _is_json(text: bytes) -> bool:
@@ -94,18 +87,3 @@ def _words(page: bytes) -> str:
 def _cut(words: str) -> str:
     """To a length that a log line can bear."""
     return words if len(words) <= SHOWN_CHARACTERS else words[:SHOWN_CHARACTERS] + "…"
-
-
-def _masked(text: bytes, key: str | None) -> bytes:
-    return _spellings(key).sub(b"***", text) if key else text
-
-
-@lru_cache(KEYS)
-def _spellings(key: str) -> re.Pattern[bytes]:
-    """The key as it is, and as JSON may escape it."""
-    letters = [rf"(?:\\?{re.escape(letter)}|(?i:\\u{ord(letter):04x}))" for letter in key]
-    return re.compile("".join(letters).encode())
-
-
-def _masked_fields(fields: Fields, key: str | None) -> Fields:
-    return [(name, _masked(value, key)) for name, value in fields]

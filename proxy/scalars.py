@@ -8,6 +8,7 @@ import pathlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Final, Self
 
 from pydantic import (
@@ -21,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from proxy.headers import HOP_BY_HOP
 from proxy.wording import fault
 
 __all__ = [
@@ -28,9 +30,13 @@ __all__ = [
     "Duration",
     "DurationOrNone",
     "ExistingFile",
+    "Expiry",
+    "FilePath",
+    "Labels",
     "Name",
     "NotSet",
     "OptionalText",
+    "Placement",
     "Rate",
     "Size",
     "written",
@@ -46,6 +52,9 @@ _SIZE: Final = r"^([0-9]{1,15})(B|KB|MB|GB|KiB|MiB|GiB)$"
 _RATE: Final = r"^([1-9][0-9]{0,14})/(s|min|hour|day)$"
 _ADDRESS: Final = r"^(\[[0-9A-Za-z:.%]+\]|[A-Za-z0-9_.-]*):([0-9]{1,5})$"
 _NAME: Final = r"^[A-Za-z0-9_.-]{1,64}$"
+_EXPIRY: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})([T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?(Z|[+-][0-9]{2}:[0-9]{2})?$"
+_MAX_LABEL: Final = 256
+_PLACEMENT: Final = r"^(bearer|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|query:[A-Za-z0-9._~-]+)$"
 
 
 def written(text: str, description: str) -> Any:
@@ -76,10 +85,14 @@ def _size(value: object) -> int:
     raise fault("{value} is not a size", "write a whole number and B, KB, MB, GB, KiB, MiB or GiB, as in 64MiB")
 
 
-def _existing(value: object, info: ValidationInfo) -> pathlib.Path:
+def _path(value: object, info: ValidationInfo) -> pathlib.Path:
     if not isinstance(value, str):
         raise fault("must be a path, not {kind}", "write it as text")
-    path = pathlib.Path((info.context or {}).get("folder", ""), value)
+    return pathlib.Path((info.context or {}).get("folder", ""), value)
+
+
+def _existing(value: object, info: ValidationInfo) -> pathlib.Path:
+    path = _path(value, info)
     try:
         exists = path.is_file()
     except OSError:
@@ -95,6 +108,26 @@ def _name(value: str) -> str:
     if re.fullmatch(_NAME, value) and not value.endswith("\n"):
         return value
     raise fault("{value} is not a name", "write 1 to 64 letters, digits, '_', '.' or '-'")
+
+
+def _expiry(value: object) -> datetime:
+    day, hour, zone = _split(_EXPIRY, value) or ("", None, None)
+    if not day or (zone and not hour):
+        raise fault("{value} is not a date", "write it as in 2027-01-31, or with a time, as in 2027-01-31T12:00:00Z")
+    if hour and not zone:
+        raise fault("{value} has no time zone", "end it with Z, as in 2027-01-31T12:00:00Z")
+    try:
+        if hour and zone:
+            return datetime.fromisoformat(day + hour + zone).astimezone(UTC)
+        return datetime.combine(date.fromisoformat(day) + timedelta(days=1), time(), UTC)
+    except (ValueError, OverflowError):
+        raise fault("{value} is a day or a time that there is not", "correct it") from None
+
+
+def _label(value: str) -> str:
+    if 0 < len(value) <= _MAX_LABEL and value.isprintable():
+        return value
+    raise fault(f"is empty, longer than {_MAX_LABEL} characters or has control characters", "write a short text")
 
 
 _DURATION_SCHEMA: Final = {
@@ -130,12 +163,25 @@ ExistingFile = Annotated[
 ]
 """A path that starts at the config's folder."""
 
+FilePath = Annotated[pathlib.Path, PlainValidator(_path), WithJsonSchema({"type": "string", "examples": ["run/token"]})]
+"""Likewise, of a file that may come later."""
+
 NotSet: Final = BeforeValidator(lambda value: None if value == "" else value)
 """Empty text is no value: `${VAR:-}` of an unset variable."""
 
 OptionalText = Annotated[str | None, NotSet]
 
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
+
+Labels = Annotated[dict[Name, Annotated[str, AfterValidator(_label)]], Field(max_length=16)]
+"""What a principal's ledger lines say beside its name."""
+
+Expiry = Annotated[
+    datetime,
+    PlainValidator(_expiry),
+    WithJsonSchema({"type": "string", "pattern": _EXPIRY, "examples": ["2027-01-31", "2027-01-31T12:00:00Z"]}),
+]
+"""The moment from which on something no longer counts; a date is its end, in UTC."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +225,32 @@ class Address:
         return handler.generate_schema(
             _word(cls.parse, _ADDRESS, "127.0.0.1:8080", "[::1]:8080", ":8080", "localhost:0")
         )
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a credential goes in a request: `bearer`, or the `header` or `query` parameter of that name."""
+
+    where: str
+    name: str = ""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        if isinstance(value, cls):
+            return value
+        parts = _split(_PLACEMENT, value)
+        if parts is None:
+            raise fault(
+                "{value} is no place for a key", "write bearer, header:NAME or query:NAME, as in header:x-api-key"
+            )
+        where, _, name = parts[0].partition(":")
+        if where == "header" and (name.lower() in HOP_BY_HOP | {"host"} or name.lower().startswith("content-")):
+            raise fault("{value} is a header that says how the request is sent", "name one that carries a key")
+        return cls(where, name)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler.generate_schema(_word(cls.parse, _PLACEMENT, "bearer", "header:x-api-key", "query:key"))
 
 
 def _word(parse: Callable[[object], object], pattern: str, *examples: str) -> Any:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails, to_json
 from proxy.document import ConfigError, Document, Filled, Path, Problem
 from proxy.wording import Refusal, kind, worded
 
-__all__ = ["EACH", "ConfigError", "Path", "Problem", "Source", "validate"]
+__all__ = ["EACH", "ConfigError", "Path", "Problem", "Source", "read_yaml", "validate"]
 
 M = TypeVar("M", bound=BaseModel)
 V = TypeVar("V")
@@ -129,6 +129,19 @@ def validate(source: Source, model: type[M], data: Any, at: Path, problems: list
     return None
 
 
+def read_yaml(file: str | os.PathLike[str], model: type[M], environ: Mapping[str, str] = os.environ) -> M:
+    """A YAML file of a plugin's own, with all that config.yaml may have in it.
+
+    Raises ConfigError with everything that is wrong, each as `file:line path: what; fix`.
+    """
+    problems: list[Problem] = []
+    source = Source.scan(file, environ, problems)
+    value = validate(source, model, source.data, (), problems) if source else None
+    if value is None or problems:
+        raise ConfigError(problems)
+    return value
+
+
 def _tried(source: Source, model: type[M], data: Any) -> M | ValidationError:
     json = to_json(data, inf_nan_mode="constants", fallback=lambda _unknown: {})
     try:
@@ -155,7 +168,7 @@ def _problem(source: Source, model: type[BaseModel], data: Any, at: Path, error:
     value = source.show((*at, *local), error["input"])
     what, fix = worded(Refusal(error, model, local, value, source.scrub))
     key = error.get("ctx", {}).get("key", "")
-    return source.problem((*at, *local, key) if key else (*at, *local), what, fix)
+    return source.problem((*at, *local, key) if key != "" else (*at, *local), what, fix)
 
 
 def _real(data: Any, error: ErrorDetails) -> Path:

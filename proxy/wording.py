@@ -73,8 +73,8 @@ class Refusal:
     scrub: Callable[[str], str]
 
 
-def fault(what: str, fix: str, key: str = "") -> PydanticCustomError:
-    """For validators to raise. `key`: the one below the value that is wrong.
+def fault(what: str, fix: str, key: str | int = "") -> PydanticCustomError:
+    """For validators to raise. `key`: the one below the value that is wrong, or its place in a list.
 
     `{value}` and `{kind}` in `what` stand for the refused value: it may be a secret, so no text writes it out.
     """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.config import Address, Config, Match, PluginEntry, Target, Timeouts, load, parse
+from proxy.config import Address, Config, Match, Placement, PluginEntry, Target, Timeouts, load, parse
 from proxy.source import ConfigError, Problem, Source
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "config_errors.txt"
@@ -130,12 +130,18 @@ def test_what_is_not_written_has_its_documented_default(tmp_path):
         "kind": "openai",
         "base_url": "https://api.openai.com/v1",
         "api_key": None,
+        "api_key_in": None,
+        "token": None,
+        "api_version": None,
+        "deployments": {},
         "auth": "replace",
         "timeouts": {"connect": 5.0, "first_byte": 120.0, "idle": 60.0, "total": None},
         "on_disconnect": "cancel",
+        "include_usage": True,
         "max_connections": 1000,
         "keepalive": None,
         "tls": {"ca_file": None, "verify": True},
+        "prices": {},
         "without_api_key": None,
     }
     assert (loaded.redis, loaded.plugins) == (None, [])
@@ -205,6 +211,53 @@ def test_values_from_the_environment_have_the_type_that_is_asked_for(tmp_path):
     loaded = config(tmp_path, text, {"HOST": "localhost", "PORT": "0", "BYTES": "1024"})
     assert loaded.server.listen == Address("localhost", 0)
     assert loaded.server.max_request_bytes == 1024
+
+
+@pytest.mark.parametrize(
+    ("written", "place"),
+    [
+        ("bearer", Placement("bearer")),
+        ("header:X-API-Key", Placement("header", "X-API-Key")),
+        ("header:authorization", Placement("header", "authorization")),
+        ("query:key", Placement("query", "key")),
+    ],
+)
+def test_a_key_has_its_place(tmp_path, written, place):
+    text = f"upstreams: {{openai: {{base_url: 'https://h', api_key: k, api_key_in: {written}}}}}\n"
+    assert config(tmp_path, text).upstreams["openai"].api_key_in == place
+
+
+def test_blanks_around_a_key_are_no_part_of_it(tmp_path):
+    text = "upstreams: {openai: {base_url: 'https://h', api_key: '${KEY}'}}\n"
+    upstream = config(tmp_path, text, {"KEY": " sk-1\r\n\n"}).upstreams["openai"]
+    assert upstream.api_key.get_secret_value() == "sk-1"
+
+
+def test_a_token_is_looked_for_beside_the_config_and_need_not_be_there_yet(tmp_path):
+    text = "upstreams: {openai: {base_url: 'https://h', token: {file: run/token, refresh: 5m}}}\n"
+    token = config(tmp_path, text).upstreams["openai"].token
+    assert (token.file, token.refresh, token.timeout) == (tmp_path / "run/token", 300.0, 10.0)
+
+
+def test_a_tokens_command_does_not_show(tmp_path):
+    text = "upstreams: {openai: {base_url: 'https://h', token: {command: [curl, -H, 'X-Key: ${SECRET}']}}}\n"
+    source, loaded = load(written(tmp_path, text), ENVIRON)
+    assert "hunter2" not in f"{source!r} {loaded!r}"
+    assert loaded.upstreams["openai"].token.command[2] == "X-Key: hunter2-hunter2"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "base_url: 'https://name.openai.azure.com', api_version: 2024-10-21",
+        "base_url: 'https://name.openai.azure.com/', api_version: 2025-04-01-preview, deployments: {gpt-4o: prod}",
+        "base_url: 'https://name.openai.azure.com/openai/v1'",
+        "base_url: 'https://name.openai.azure.com/openai/v1/', api_version: preview",
+        "base_url: 'https://gate.example/openai-eu', api_version: 2024-10-21",
+    ],
+)
+def test_the_ways_to_azure(tmp_path, settings):
+    assert config(tmp_path, f"upstreams: {{openai: {{kind: azure, {settings}}}}}\n").upstreams["openai"].kind == "azure"
 
 
 def test_a_certificate_is_looked_for_beside_the_config(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from proxy import document
-from proxy.document import UNKNOWN, ConfigError, Document, Path
+from proxy.document import UNKNOWN, ConfigError, Document, Path, UnfilledError
 
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"], autouse=True)
@@ -272,3 +272,28 @@ def test_an_error_is_one_line_whatever_the_key(file):
         "2 ['a\\nb']",
         "3 ['a.b']['c d']",
     ]
+
+
+def test_what_files_fill_can_be_filled_again(file):
+    (file.parent / "key").write_text("one\n")
+    (file.parent / "a:-b").write_text("x")
+    text = "a: {key: 'Bearer ${file:key}$$${N}', other: '${file:a:-b}${file:key}', plain: '${N}'}"
+    filled = read(file, text, {"N": "1"}).filled
+    key, other, plain = (filled["a", name] for name in ("key", "other", "plain"))
+    assert [each.files for each in (key, other, plain)] == [
+        (file.parent / "key",),
+        (file.parent / "a:-b", file.parent / "key"),
+        (),
+    ]
+    assert [each.again() == each.text for each in (key, other, plain)] == [True] * 3
+    (file.parent / "key").write_text("two ${N}\r\n")
+    assert [each.again() for each in (key, other, plain)] == ["Bearer two ${N}$1", "xtwo ${N}", "1"]
+    (file.parent / "key").unlink()
+    with pytest.raises(UnfilledError, match="cannot be read: No such file"):
+        key.again()
+
+
+def test_each_use_of_an_anchor_knows_its_files(file):
+    (file.parent / "key").write_text("one")
+    found = read(file, "a: &a {key: '${file:key}'}\nb: *a\nc: {<<: *a, d: 1}\n")
+    assert [found.filled[name, "key"].files for name in "abc"] == [(file.parent / "key",)] * 3

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.headers import connection_named, decode, downstream_fields, encode, unbroken, upstream_fields
+from proxy.headers import (
+    connection_named,
+    decode,
+    downstream_fields,
+    encode,
+    is_value,
+    unbroken,
+    upgrade_fields,
+    upstream_fields,
+)
 
 REQUEST = [
     ("HOST", "localhost:8080"),
@@ -110,3 +119,35 @@ def test_fields_of_any_bytes_come_back_as_they_were(fields):
 
 def test_a_line_break_in_a_plugins_field_starts_no_field_of_its_own():
     assert unbroken(encode(CIMultiDict([("x-a", "1\r\nx-b: 2\0")]))) == [(b"x-a", b"1  x-b: 2 ")]
+
+
+HOP = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+
+
+@pytest.mark.parametrize(
+    ("offered", "left"),
+    [
+        (b"realtime", b"realtime"),
+        (b"realtime,openai-beta.realtime-v1", b"realtime,openai-beta.realtime-v1"),
+        (b"realtime, openai-insecure-api-key.sk-1, openai-beta.realtime-v1", b"realtime, openai-beta.realtime-v1"),
+        (b"openai-insecure-api-key.sk-1,realtime", b"realtime"),
+        (b"OPENAI-INSECURE-API-KEY.sk-1\t,  realtime", b"realtime"),
+        (b"xai-client-secret.sk-1, openai-insecure-api-key.sk-2", None),
+        (b"", b""),
+    ],
+)
+def test_a_key_that_is_offered_as_a_subprotocol_does_not_travel(offered, left):
+    fields = [(b"Sec-WebSocket-Key", b"k"), (b"sec-WebSocket-Protocol", offered), (b"X", b"1")]
+    kept = [] if left is None else [(b"sec-WebSocket-Protocol", left)]
+    assert upgrade_fields(fields, passthrough=False) == [fields[0], *kept, fields[2], *HOP]
+    assert upgrade_fields(fields, passthrough=True) == [*fields, *HOP]
+
+
+@pytest.mark.parametrize("text", ["sk-1", "a: b # c", "~" * 5000])
+def test_what_a_field_can_hold(text):
+    assert is_value(text)
+
+
+@pytest.mark.parametrize("text", ["", "a\nb", "a\r", "a\0b", "a\tb", "a\x7f", "größe", "sk–1", "\udcff"])
+def test_what_no_field_should(text):
+    assert not is_value(text)

@@ -183,6 +183,103 @@ async def test_our_own_key_is_masked_where_a_page_escapes_it():
     assert message(answer) == "upstream 'up' answered 403 and said: bad key ***"
 
 
+async def refused_by(settings, script):
+    async with testing.upstream(script) as upstream, testing.weir(upstream, settings=settings) as weir:
+        return await testing.ask(weir, ASK)
+
+
+async def test_our_own_key_is_masked_where_an_address_holds_it():
+    async def script(received, up):
+        said = orjson.dumps({"error": f"Method doesn't allow {received.target}", "documentation": received.target})
+        await testing.answer(said.replace(b"&", b"\\u0026"), status=403, x_url=received.target)(received, up)
+
+    answer = await refused_by(f'api_key: "{KEY}", api_key_in: "query:key"', script)
+    assert answer.json() == {
+        "error": "Method doesn't allow /v1/chat/completions?key=***",
+        "documentation": "/v1/chat/completions?key=***",
+    }
+    assert answer.headers["x-url"] == "/v1/chat/completions?key=***"
+
+
+async def test_our_own_key_is_masked_where_a_redirect_holds_it():
+    async def script(received, up):
+        await testing.answer(b"", status=308, location=f"https://other{received.target}&a=1")(received, up)
+
+    async with (
+        testing.upstream(script) as upstream,
+        testing.weir(upstream, settings=f'api_key: "{KEY}", api_key_in: "query:key"') as weir,
+    ):
+        answer = await wire.fetch(weir.url, b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert (answer.status, answer.head.get("location")) == (308, "https://other/v1/models?key=***&a=1")
+
+
+async def test_our_own_key_is_masked_where_the_status_line_tells_it():
+    async def script(received, up):
+        await up.send(f"HTTP/1.1 401 Bad key {KEY}\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+
+    async with testing.upstream(script) as upstream, testing.weir(upstream, settings=f'api_key: "{KEY}"') as weir:
+        answer = await wire.fetch(weir.url, b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert (answer.status, answer.head.reason) == (401, b"Bad key ***")
+
+
+async def test_a_key_that_was_ours_a_moment_ago_is_masked():
+    said = orjson.dumps({"error": {"message": f"{KEY} was revoked, sk-the-next-one is unknown"}})
+    async with (
+        testing.upstream(testing.answer(said, status=401)) as upstream,
+        testing.weir(upstream, settings=f'api_key: "{KEY}"') as weir,
+    ):
+        weir.gateway.upstreams["up"].credential.put("sk-the-next-one")
+        answer = await testing.ask(weir, ASK)
+    assert answer.json() == {"error": {"message": "*** was revoked, *** is unknown"}}
+    assert upstream.last.headers["authorization"] == "Bearer sk-the-next-one"
+
+
+async def test_a_key_that_is_a_word_spoils_no_error():
+    said = b'{"error": {"message": "many errors: no company has any quota", "type": "any"}}'
+    answer = await refused_by("api_key: any", testing.answer(said, status=429))
+    assert answer.body == said.replace(b"has any", b"has ***").replace(b'"any"', b'"***"')
+
+
+# -- in a stream that has begun
+
+
+async def streamed(*pieces, settings=f'api_key: "{KEY}"', **fields):
+    async with (
+        testing.upstream(testing.stream(*pieces, pause=0.01, **fields)) as upstream,
+        testing.weir(upstream, settings=settings) as weir,
+    ):
+        return await testing.ask(weir, {**ASK, "stream": True})
+
+
+FAILED = b"data: " + orjson.dumps({"error": {"message": f"bad key {KEY}", "code": 401}}) + b"\n\n"
+
+
+@pytest.mark.parametrize("at", [0, 12, 40, 50, len(FAILED) - 1])
+async def test_our_own_key_is_masked_in_error_events(at):
+    first, *rest = testing.chat_events(["Hi"])
+    pieces = [piece for piece in (first, FAILED[:at], FAILED[at:], *rest) if piece]
+    answer = await streamed(*pieces)
+    assert answer.body == b"".join(pieces).replace(KEY.encode(), b"***")
+
+
+async def test_our_own_key_is_masked_in_what_ends_a_stream_that_was_cut_by_an_error():
+    first, *_ = testing.chat_events(["Hi"])
+    answer = await streamed(first, FAILED, ends=False)
+    assert not answer.is_whole
+    assert KEY.encode() not in answer.body
+    assert answer.body.count(b"bad key ***") >= 1
+
+
+async def test_what_a_model_says_is_not_searched():
+    events = testing.chat_events([KEY, "and more"])
+    assert (await streamed(*events)).body == b"".join(events)
+
+
+async def test_a_stream_that_is_packed_passes_as_it_came():
+    packed = gzip.compress(FAILED + b"".join(testing.chat_events(["Hi"])))
+    assert (await streamed(packed, content_encoding="gzip")).body == packed
+
+
 async def test_our_own_key_is_masked_before_a_long_page_is_cut():
     answer = await refused(testing.answer(b"w" * 495 + KEY.encode(), status=500, content_type="text/plain"))
     assert message(answer).endswith("w***")

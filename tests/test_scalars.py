@@ -1,10 +1,23 @@
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from proxy.scalars import Address, Duration, DurationOrNone, Name, OptionalText, Rate, Size, written
+from proxy.scalars import (
+    Address,
+    Duration,
+    DurationOrNone,
+    Expiry,
+    Labels,
+    Name,
+    OptionalText,
+    Placement,
+    Rate,
+    Size,
+    written,
+)
 
 
 def value(kind: Any, text: object) -> Any:
@@ -145,7 +158,76 @@ def test_what_is_no_name(text):
     assert "{value} is not a name" in refusal(Name, text)
 
 
-@pytest.mark.parametrize("kind", [Duration, DurationOrNone, Size, Rate, Address])
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2027-01-31", datetime(2027, 2, 1, tzinfo=UTC)),
+        ("2028-02-29", datetime(2028, 3, 1, tzinfo=UTC)),
+        ("2027-01-31T12:30:15Z", datetime(2027, 1, 31, 12, 30, 15, tzinfo=UTC)),
+        ("2027-01-31 12:30Z", datetime(2027, 1, 31, 12, 30, tzinfo=UTC)),
+        ("2027-01-31T00:30:00+02:00", datetime(2027, 1, 30, 22, 30, tzinfo=UTC)),
+    ],
+)
+def test_the_moment_of_an_expiry(text, moment):
+    assert value(Expiry, text) == moment
+    assert value(Expiry, text).tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "20270131", "2027-1-31", "2027-01-31Z", "2027-W04-7", "2027-01-31\n", 2027, None]
+)
+def test_what_is_no_date(text):
+    assert "{value} is not a date" in refusal(Expiry, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["2027-02-29", "2027-13-01", "2027-01-31T25:00Z", "9999-12-31", "0001-01-01T00:00+10:00"]
+)
+def test_a_day_that_there_is_not(text):
+    assert "is a day or a time that there is not" in refusal(Expiry, text)
+
+
+def test_a_time_needs_its_zone():
+    assert refusal(Expiry, "2027-01-31T12:00:00").startswith("{value} has no time zone; end it with Z")
+
+
+def test_labels_are_few_and_short_texts():
+    good = {"feature": "search", "cost-center": "4711 – ü"}
+    assert value(Labels, good) == good
+    assert "{value} is not a name" in refusal(Labels, {"a b": "c"})
+    for text in ("", "x" * 257, "a\nb", "\x00"):
+        assert "is empty, longer than 256 characters" in refusal(Labels, {"a": text})
+    assert "at most 16 items" in refusal(Labels, {str(number): "x" for number in range(17)})
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("bearer", Placement("bearer")),
+        ("header:X-Api-Key", Placement("header", "X-Api-Key")),
+        ("header:a|b", Placement("header", "a|b")),
+        ("query:key_1~", Placement("query", "key_1~")),
+    ],
+)
+def test_places_for_a_key(text, place):
+    assert value(Placement, text) == value(Placement, place) == place
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Bearer", "bearer:x", "header", "header:", "header:a b", "header:a:b", "query:a=b", "query:", 1]
+)
+def test_what_is_no_place_for_a_key(text):
+    assert "{value} is no place for a key" in refusal(Placement, text)
+
+
+@pytest.mark.parametrize(
+    "name", ["host", "Connection", "TE", "upgrade", "Content-Type", "content-length", "Proxy-Authorization"]
+)
+def test_no_key_goes_where_the_request_is_framed(name):
+    assert "{value} is a header that says how the request is sent" in refusal(Placement, f"header:{name}")
+
+
+@pytest.mark.parametrize("kind", [Duration, DurationOrNone, Size, Rate, Address, Placement])
 def test_the_schema_allows_its_own_examples_and_so_does_the_type(kind):
     schema = TypeAdapter(kind).json_schema()
     text = next(part for part in (schema, *schema.get("anyOf", [])) if "pattern" in part)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from proxy.scalars import Duration, ExistingFile
-from proxy.source import EACH, ConfigError, Path, Problem, Source, validate
+from proxy.source import EACH, ConfigError, Path, Problem, Source, read_yaml, validate
 from proxy.wording import fault
 
 TEXT = """\
@@ -211,6 +211,28 @@ def test_a_fault_may_point_to_a_key_below(tmp_path):
             return self
 
     assert errors(read(tmp_path, "low: 2\nhigh: 1\n"), Plugin) == ["2 high: low is more than high; swap them"]
+
+
+def test_a_file_of_a_plugins_own_is_read_as_config_is(tmp_path):
+    class Limits(BaseModel):
+        model_config = ConfigDict(strict=True, extra="forbid")
+
+        low: int
+        list_in: ExistingFile
+
+    (tmp_path / "list.txt").touch()
+    file = tmp_path / "limits.yaml"
+    file.write_text("low: ${LOW}\nlist_in: list.txt\n")
+    assert read_yaml(file, Limits, {"LOW": "5"}) == Limits.model_construct(low=5, list_in=tmp_path / "list.txt")
+    file.write_text("low: ${HIGH}\nlist_in: ${LOW}\nlower: 1\n")
+    with pytest.raises(ConfigError) as refused:
+        read_yaml(file, Limits, {"LOW": "none"})
+    told = [str(problem).removeprefix(f"{file}:") for problem in refused.value.problems]
+    assert told[0] == "1 low: the variable HIGH is not set; set it, or give a default: ${HIGH:-x}"
+    assert told[1].startswith("2 list_in: the value made from ${LOW} is not a file that exists; mount it, or correct")
+    assert told[2:] == ["3 lower: unknown key 'lower'; did you mean 'low'?"]
+    with pytest.raises(ConfigError, match="cannot be read: No such file or directory"):
+        read_yaml(tmp_path / "none.yaml", Limits, {})
 
 
 def test_an_override_shows_the_lines_of_what_it_leaves_alone(tmp_path):

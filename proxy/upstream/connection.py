@@ -20,11 +20,13 @@ from typing_extensions import override
 
 from proxy.errors import BadAnswer, DownstreamStalled, Dropped, Interrupted, ProxyError, UpstreamTimeout
 from proxy.upstream.incoming import Incoming
+from proxy.upstream.switched import Switched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.headers import Fields
+    from proxy.upstream.switched import Peer
 
 MAX_HEAD_BYTES = 64 * 1024
 """After so many bytes an answer's head must be complete, and interim answers be over; real ones stay below 10 KiB."""
@@ -178,6 +180,13 @@ class Connection(asyncio.Protocol):
             if self._phase is _Phase.BODY:
                 self._enter(_Phase.BODY, self._limits.idle)
 
+    def switch(self, peer: Peer) -> Switched:
+        """After a 101: bytes go to `peer` as they come. The connection still counts here until it is lost."""
+        assert self._transport is not None
+        switched = Switched(self._transport, peer, self.connection_lost)
+        self._transport.set_protocol(switched)
+        return switched
+
     def rest(self, seconds: float) -> None:
         """Wait in the pool, `seconds` at most."""
         self.rests_for = seconds
@@ -192,8 +201,12 @@ class Connection(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         incoming = self._incoming
-        if incoming is None or self._parser is None:
+        if incoming is None:
             self.abort()
+            return
+        if self._parser is None:  # after a 101
+            incoming.chunks.append(data)
+            incoming.deliver()
             return
         if self._phase is _Phase.BODY:
             self._heard_at = self.loop.time()
@@ -201,7 +214,9 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade as switched:
+            self._leave_http(incoming, data[switched.args[0] :])
+        except httptools.HttpParserError:
             self._garbage()  # an answer that was complete before it is still to be handed on
         incoming.deliver()
 
@@ -267,7 +282,7 @@ class Connection(asyncio.Protocol):
             return
         status = parser.get_status_code()
         if status == 101:
-            self._garbage("it switches protocols unasked")
+            self._switch(incoming, parser)
         elif status < 200:
             fields, self._fields = self._fields, []
             reason, self._reason = self._reason, b""
@@ -276,6 +291,28 @@ class Connection(asyncio.Protocol):
             self._complete(incoming)
 
     # -- inside
+
+    def _switch(self, incoming: Incoming, parser: httptools.HttpResponseParser) -> None:
+        """A 101: `first_byte` is kept, `idle` is for answers, `total` stays."""
+        fields, self._fields = self._fields, []
+        index = {name.lower(): value for name, value in fields}
+        is_known = parser.should_upgrade() and index.get(b"upgrade", b"").lower() == b"websocket"
+        if not (incoming.may_upgrade and is_known):
+            self._garbage("it switches protocols unasked")
+            return
+        incoming.head_at = time.monotonic()
+        self._limits = Limits()
+        self._enter(_Phase.BODY, math.inf)
+        incoming.begin(101, self._reason, fields, index)
+
+    def _leave_http(self, incoming: Incoming, rest: bytes) -> None:
+        """What comes from now on waits in the socket until somebody is there for it."""
+        if self._incoming is None:  # it was not asked for
+            return
+        self._parser = None
+        self.pause()
+        if rest:
+            incoming.chunks.append(rest)
 
     def _note_framing(self, status: int, names: dict[bytes, bytes]) -> None:
         coding = names.get(b"transfer-encoding", b"").lower()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from proxy.headers import Fields
     from proxy.upstream.connection import Connection
+    from proxy.upstream.switched import Peer, Switched
 
 HOLD_BYTES = 256 * 1024
 
@@ -40,10 +41,12 @@ class Incoming:
         "chunks",
         "error",
         "fields",
+        "guard",
         "head",
         "head_at",
         "index",
         "is_complete",
+        "may_upgrade",
         "reason",
         "status",
         "trailers",
@@ -66,17 +69,22 @@ class Incoming:
         self.index: dict[bytes, bytes] = {}
         self.trailers: Fields = []
         self.head_at = 0.0
-        self.is_complete = False
+        self.is_complete = self.may_upgrade = False
         self.error: ProxyError | None = None
+        self.guard: Callable[[Receiver], Receiver] | None = None
         self.uploading: asyncio.Future[None] | None = None
 
     # -- the relaying side
 
     def attach(self, receiver: Receiver) -> None:
-        """From now on the body is pushed into `receiver`; what has come so far at once."""
-        self._receiver = receiver
+        """From now on the body is pushed into `receiver`, behind its `guard`; what has come so far at once."""
+        self._receiver = receiver if self.guard is None else self.guard(receiver)
         self.resume()  # first: what is delivered now may fill the receiver, which then pauses
         self.deliver()
+
+    def switch(self, peer: Peer) -> Switched:
+        """After a 101: the connection's bytes go to `peer`, and what it has to say goes to what is returned."""
+        return self._connection.switch(peer)
 
     async def over(self) -> None:
         """Wait until the receiver's `end` or `fail` was called."""

@@ -6,11 +6,13 @@ import asyncio
 import math
 import ssl
 import urllib.parse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from proxy.errors import ConnectFailed, Dropped, PluginFailed, ProxyError
-from proxy.headers import downstream_fields, upstream_fields
+from proxy.encoding import is_plain
+from proxy.errors import ConnectFailed, Dropped, PluginFailed, ProxyError, Unavailable
+from proxy.headers import downstream_fields, upgrade_fields, upstream_fields
 from proxy.upstream.connection import Connection, Limits
+from proxy.upstream.credentials import BEARER, Credential
 from proxy.upstream.dial import Dialer, Origin
 from proxy.upstream.pool import REST_PLAIN, REST_TLS, Pool
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from proxy import config
     from proxy.exchange import Attempt, Request
     from proxy.headers import Fields
+    from proxy.scalars import Placement
     from proxy.upstream.incoming import Incoming
 
     OnInterim = Callable[[int, bytes, Fields], None]
@@ -29,11 +32,13 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class OpenAI:
+    KEY_IN: ClassVar[Placement] = BEARER
+
     def __init__(self, name: str, settings: config.Upstream) -> None:
         self.name = name
         self.settings = settings
-        self.key = settings.api_key.get_secret_value() if settings.api_key else None
-        self._credential = None if self.key is None else (b"Authorization", f"Bearer {self.key}".encode())
+        self.credential = Credential(name, settings, self.KEY_IN)
+        self._displaced = self.credential.displaces
         self.drains = settings.on_disconnect == "drain"
         self.in_flight = 0
         self._passthrough = settings.auth == "passthrough"
@@ -50,7 +55,11 @@ class OpenAI:
             rest=rest if settings.keepalive is None else settings.keepalive,
         )
 
-    def locate(self, target: str) -> str:
+    def asks_model(self, request: Request) -> bool:  # noqa: ARG002 - for those who override
+        """Whether `locate` needs to know the request's model."""
+        return False
+
+    def locate(self, target: str, model: str | None = None) -> str:  # noqa: ARG002 - for those who override
         """The request target at the upstream for one at Weir: below `/v1` it continues `base_url`, as in OpenAI's SDKs.
 
         Any other path stands beside the `/v1` of `base_url`: `/health` of `http://host/v1` is `http://host/health`.
@@ -63,13 +72,18 @@ class OpenAI:
         """A fresh copy of what may go up, with this upstream's own credential."""
         connection = request.headers.getall("connection", ())
         fields = upstream_fields(request.fields(), connection, passthrough=self._passthrough)
-        if self._credential is not None:
-            fields.append(self._credential)
+        if request.is_upgrade:
+            fields = upgrade_fields(fields, passthrough=self._passthrough)
+        if self._displaced:
+            fields = [field for field in fields if field[0].lower() != self._displaced]
+        if self.credential.field is not None:
+            fields.append(self.credential.field)
         return fields
 
     def response_fields(self, incoming: Incoming) -> Fields:
-        """What may go down of an answer's header."""
-        return downstream_fields(incoming.fields, incoming.index, passthrough=self._passthrough)
+        """What may go down of an answer's header; where that is no success, without our own credential."""
+        fields = downstream_fields(incoming.fields, incoming.index, passthrough=self._passthrough)
+        return fields if incoming.status < 300 else self.credential.mask.hide_fields(fields)
 
     async def send(self, request: Request, attempt: Attempt, on_interim: OnInterim) -> Incoming:
         """One request; returns when status and header are here. Raises UpstreamFault, or what the upload raised.
@@ -89,8 +103,21 @@ class OpenAI:
                 if not (is_harmless and isinstance(error, Dropped)):
                     raise
             else:
+                self._guard(incoming)
                 return incoming
             connection = await self._usable()
+
+    def _guard(self, incoming: Incoming) -> None:
+        """Keeps our credential out of errors; where one is the whole answer, its body is the business of refusals."""
+        mask, index = self.credential.mask, incoming.index
+        if incoming.status >= 300:
+            incoming.reason = mask.hide(incoming.reason)
+        elif (
+            mask
+            and index.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+            and is_plain(index.get(b"content-encoding", b""))
+        ):
+            incoming.guard = mask.before
 
     async def _usable(self) -> Connection:
         for _ in range(3):
@@ -104,13 +131,21 @@ class OpenAI:
     ) -> Incoming:
         has_more = attempt.body is None
         incoming = connection.start(request.method, data, self._limits, on_interim, more=has_more)
+        incoming.may_upgrade = request.is_upgrade
         if has_more:
             incoming.uploading = asyncio.ensure_future(_upload(request, connection, incoming))
         return incoming
 
+    def _target(self, request: Request, attempt: Attempt) -> str:
+        """Raises Unavailable where the attempt could not have got its credential."""
+        if self.credential.since > attempt.started:
+            raise Unavailable(f"upstream '{self.name}' has no valid token now; Weir's log says why")
+        target = self.locate(request.target, attempt.target.model or request.model)
+        return self.credential.signed(target) if self.credential.is_in_query else target
+
     def _written(self, request: Request, attempt: Attempt) -> bytes:
         """The request as bytes: its head, and its body where that is at hand."""
-        start = f"{request.method} {self.locate(request.target)} HTTP/1.1\r\nHost: {self._host}"
+        start = f"{request.method} {self._target(request, attempt)} HTTP/1.1\r\nHost: {self._host}"
         lines = [start.encode("utf-8", "surrogateescape"), *map(b": ".join, attempt.fields())]
         is_chunked = _is_chunked(attempt, request)
         if is_chunked:

@@ -9,5 +9,5 @@ from proxy.upstream.openai import OpenAI
 
 class TGI(OpenAI):
     @override
-    def locate(self, target: str) -> str:
+    def locate(self, target: str, model: str | None = None) -> str:
         return self._base + target
