@@ -31,8 +31,14 @@ def application(metrics: Metrics, readiness: Callable[[], str], state: Callable[
         return web.Response(body=orjson.dumps(state(), option=orjson.OPT_INDENT_2), content_type="application/json")
 
     app = web.Application()
+    app.on_response_prepare.append(_unsigned)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", page)
     app.router.add_get("/state", show_state)
     return app
+
+
+async def _unsigned(_: web.Request, response: web.StreamResponse) -> None:
+    """Which versions run here is nobody's business."""
+    response.headers.popall("server", None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from proxy.errors import ProxyError
     from proxy.headers import Fields
-    from proxy.upstream.incoming import Incoming
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 FAREWELL_SECONDS = 5.0
@@ -16,6 +18,31 @@ MAX_UNSENT = 8 * 2**20
 """What is read for an app that has gone (`on_disconnect: drain`), in bytes."""
 
 _BODILESS = frozenset({204, 304})
+_AT_ONCE = struct.pack("ii", 1, 0)
+
+
+class Source(Protocol):
+    """What feeds a response: told when the app reads too slowly, is not there any more, or Weir stops."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def finish(self) -> None: ...
+    def interrupt(self, error: ProxyError) -> None: ...
+
+
+class Sink(Protocol):
+    """Takes what the app sends after a 101. `app_ended`, its FIN, says whether the connection stays open."""
+
+    def send(self, data: bytes) -> None: ...
+    def app_ended(self) -> bool: ...
+
+
+class App(Protocol):
+    """The reading side of a connection that may switch protocols."""
+
+    def join(self, sink: Sink) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
 
 
 class Downstream:
@@ -30,7 +57,9 @@ class Downstream:
         "_method",
         "_transport",
         "_wants_body",
+        "app",
         "is_chunked",
+        "is_early",
         "is_started",
         "keep_alive",
         "sent",
@@ -46,9 +75,10 @@ class Downstream:
         self._head = b""
         self.keep_alive = keep_alive
         self.is_started = False
-        self.is_chunked = False
+        self.is_chunked = self.is_early = False
         self.sent = self.unsent = 0
-        self.source: Incoming | None = None
+        self.source: Source | None = None
+        self.app: App | None = None
 
     @property
     def is_gone(self) -> bool:
@@ -72,6 +102,11 @@ class Downstream:
         self._wants_body = self._method != "HEAD" and status not in _BODILESS
         framing = self._framing() if self._wants_body and not is_framed else b""
         self._head = b"%b%b%b%b\r\n" % (_head(status, reason, fields), own, framing, self._persistence())
+
+    def switch(self, reason: bytes | None, fields: Fields, own: bytes) -> None:
+        """A 101: from here on `write` passes bytes as they are."""
+        self.is_started, self.keep_alive = True, False
+        self._send(_head(101, reason, fields) + own + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 
     def write(self, chunk: bytes) -> None:
         if self._transport.is_closing():
@@ -105,6 +140,17 @@ class Downstream:
         self.flush()
         self._transport.close()
         asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self._transport.abort)
+
+    def half_close(self) -> None:
+        """A FIN after what was written; the app can still be heard."""
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def reset(self) -> None:
+        """An RST, as the upstream's was: no FIN could be taken for it."""
+        if not self._transport.is_closing():
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self._transport.abort()
 
     def _send(self, data: bytes) -> None:
         if not self._transport.is_closing():

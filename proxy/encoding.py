@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import zlib
 
-MAX_RATIO_BYTES = 64 * 1024 * 1024
-"""What one chunk may unfold to: a bomb ends the reading, never the process."""
+MAX_CHUNK_BYTES = 64 * 2**20
+MAX_RATIO = 100
+FREE_BYTES = 4 * 2**20
+"""What one chunk may unfold to, and what a body may as a multiple of its own size, from FREE_BYTES on: a bomb ends the
+reading, never the process. Chats and their events shrink to a tenth, seldom to a fiftieth."""
 
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _MEMBER = b"\x1f"
@@ -20,26 +23,30 @@ class Decoder:
 
     def __init__(self, layers: int) -> None:
         self._layers = [zlib.decompressobj(_GZIP_OR_ZLIB) for _ in range(layers)]
+        self._taken = self._given = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Raises Unreadable."""
+        self._taken += len(chunk)
+        room = min(MAX_CHUNK_BYTES, max(FREE_BYTES, MAX_RATIO * self._taken) - self._given)
         for place in range(len(self._layers)):
-            chunk = self._unfolded(place, chunk)
+            chunk = self._unfolded(place, chunk, room)
+        self._given += len(chunk)
         return chunk
 
-    def _unfolded(self, place: int, chunk: bytes) -> bytes:
+    def _unfolded(self, place: int, chunk: bytes, room: int) -> bytes:
         """A body may be several gzip members in a row; other bytes after the last one are padding."""
-        layer, pieces, room = self._layers[place], [], MAX_RATIO_BYTES + 1
+        layer, pieces = self._layers[place], []
         while chunk and (not layer.eof or chunk.startswith(_MEMBER)):
             if layer.eof:
                 layer = self._layers[place] = zlib.decompressobj(_GZIP_OR_ZLIB)
             try:
-                pieces.append(layer.decompress(chunk, room))
+                pieces.append(layer.decompress(chunk, room + 1))
             except zlib.error as error:
                 raise Unreadable(str(error)) from error
             room -= len(pieces[-1])
-            if room <= 0:
-                raise Unreadable(f"a chunk unfolds to more than {MAX_RATIO_BYTES} bytes")
+            if room < 0:
+                raise Unreadable("it unfolds to too much")
             chunk = layer.unused_data
         return b"".join(pieces)
 

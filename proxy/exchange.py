@@ -10,7 +10,7 @@ import orjson
 from multidict import CIMultiDict
 from typing_extensions import override
 
-from proxy.errors import ClientFault, Outcome, ProxyError, TooLarge
+from proxy.errors import ClientFault, Outcome, ProxyError
 from proxy.headers import Fields, decode, encode, unbroken
 
 if TYPE_CHECKING:
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from proxy.stages import Heartbeat
     from proxy.upstream.incoming import Incoming
     from proxy.usage import Usage
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
 class Key(Generic[T]):
@@ -47,6 +49,8 @@ class Principal:
 
 
 PRINCIPAL: Key[Principal] = Key("principal")
+EARLY: Key[Heartbeat] = Key("early")
+"""Set in `on_request`: the answer is a stream, and begins with this heartbeat where the upstream takes longer."""
 
 
 class Target:
@@ -104,12 +108,21 @@ class Attempt:
             self._headers = decode(self._fields)
         return self._headers
 
+    @property
+    def is_header_seen(self) -> bool:
+        return self._headers is not None
+
+    def replace_field(self, name: bytes, value: bytes) -> None:
+        """Give the field of that (lower-case) name, where there is one, another value; the header stays bytes."""
+        self._fields = [(key, value if key.lower() == name else old) for key, old in self.fields()]
+        self._headers = None
+
     def fields(self) -> Fields:
         return self._fields if self._headers is None else encode(self._headers)
 
 
 class Upload(Protocol):
-    """A request's body on its way in."""
+    """A request's body on its way in; `readany` raises ClientFault where its sender is at fault."""
 
     async def readany(self) -> bytes: ...
     def is_eof(self) -> bool: ...
@@ -121,12 +134,12 @@ class Request:
     __slots__ = (
         "_body",
         "_json",
-        "_limit",
         "_on_wanted",
         "_upload",
         "headers",
         "is_model_read",
         "is_replaced",
+        "is_upgrade",
         "method",
         "model",
         "path",
@@ -144,20 +157,18 @@ class Request:
         *,
         body: bytes | None = b"",
         upload: Upload | None = None,
-        limit: int = 64 * 2**20,
     ) -> None:
         self.method = method
         self.target = target
         self.path, _, self.query = target.partition("?")
         self.headers = headers
         self.spelled: Sequence[tuple[bytes, bytes]] = ()
-        self.is_replaced = False
+        self.is_replaced = self.is_upgrade = False
         self.waited = 0.0
         self.model: str | None = None
         self.is_model_read = False
         self._body = body if upload is None else None
         self._upload = upload
-        self._limit = limit
         self._json: Any = _UNREAD
         self._on_wanted: Callable[[], None] | None = None
 
@@ -203,19 +214,18 @@ class Request:
                 raise ClientFault(f"the request body is not valid JSON: {error}", code="invalid_json") from error
         return self._json
 
-    def replace_body(self, body: bytes) -> None:
+    def replace_body(self, body: bytes, *, model: str | None = None) -> None:
+        """What goes up instead; `model` where it names another one than the app did."""
         self._body = body
         self._json = _UNREAD
         self.is_replaced = True
+        if model is not None:
+            self.model, self.is_model_read = model, True
 
     async def upload(self) -> AsyncIterator[bytes]:
         """The body as it comes in, once; raises TooLarge when it passes the limit."""
         source, self._upload = self._upload, None
-        room = self._limit
         while source is not None and (chunk := await source.readany()):
-            room -= len(chunk)
-            if room < 0:
-                raise TooLarge(f"the request body is larger than {self._limit} bytes (server.max_request_bytes)")
             yield chunk
 
     @property
@@ -226,13 +236,18 @@ class Request:
         """`callback` runs when the body is wanted here: the time to ask an `Expect: 100-continue` client for it."""
         self._on_wanted = callback
 
+    def glimpse(self) -> Any:
+        """The body as JSON, where it is at hand and is some, else None; as `json()`, parsed once and shared."""
+        if self._json is _UNREAD:
+            try:
+                self._json = orjson.loads(self._body or b"")
+            except ValueError:
+                return None
+        return self._json
+
     def names_model(self) -> bool:
-        """Whether the body, which is at hand, is a JSON object with a model; never raises."""
-        try:
-            value = orjson.loads(self._body or b"") if self._json is _UNREAD else self._json
-        except ValueError:
-            return False
-        self._json = value
+        """Whether the body, which is at hand, is a JSON object with a model."""
+        value = self.glimpse()
         return isinstance(value, dict) and "model" in value
 
 
@@ -363,8 +378,8 @@ class Exchange:
     def __contains__(self, key: Key[Any]) -> bool:
         return key in self.facts
 
-    def get(self, key: Key[T], default: T) -> T:
-        value: T = self.facts.get(key, default)
+    def get(self, key: Key[T], default: D) -> T | D:
+        value: T | D = self.facts.get(key, default)
         return value
 
 
@@ -382,7 +397,9 @@ _ENDPOINTS = {
     "/generate_stream": "generate",
     "/invocations": "generate",
 }
-_FAMILIES = frozenset({"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning"})
+_FAMILIES = frozenset(
+    {"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning", "realtime"}
+)
 
 
 def endpoint_of(path: str) -> str:

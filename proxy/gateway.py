@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy.errors import Outcome, ProxyError
-from proxy.exchange import Response
+from proxy.exchange import EARLY, Response
 from proxy.logs import access_line
-from proxy.responses import send
+from proxy.pulse import Pulse
+from proxy.responses import begin_early, send
 from proxy.routing import read_model
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 MAX_DRAINS = 64
 DRAIN_SECONDS = 60.0
 """Bounds of `on_disconnect: drain`: how many answers are read to their end for nobody, and for how long each."""
+
+SETTLE_SECONDS = 0.01
+MANY = 64
+"""How soon ended exchanges are counted and logged, and how many wait for that at most."""
 
 _NO_STAGES: list[Placed] = []
 
@@ -60,6 +65,8 @@ class Gateway:
         self._tasks = tasks
         self._lost = lost
         self._drains = 0
+        self._ended: list[Exchange] = []
+        self._settling: asyncio.TimerHandle | None = None
 
     async def serve(self, exchange: Exchange, downstream: Downstream) -> None:
         """Answer one exchange; cancelled when the app goes."""
@@ -70,14 +77,14 @@ class Gateway:
                 route = await self._route(exchange)
                 exchange.route, exchange.chain = route.name, route.chain
                 exchange.entered = len(route.chain.plugins)
-                if not route.drains:
+                if not route.drains or exchange.request.is_upgrade:
                     await self._pass(exchange, route, downstream)
             else:  # the edge refuses it: what is ambiguous meets no plugin
                 await send(exchange, Response.of_error(exchange.error), [], downstream)
         except asyncio.CancelledError:  # also where the relay had to cut the connection: then the outcome is known
             self._complete(exchange, downstream)
             raise
-        if route is not None and route.drains:
+        if route is not None and route.drains and not exchange.request.is_upgrade:
             await self._serve_to_the_end(exchange, route, downstream)
         else:
             self._complete(exchange, downstream)
@@ -119,11 +126,21 @@ class Gateway:
                 return response
             if exchange.error is not None:
                 return Response.of_error(exchange.error)
+            if EARLY in exchange:
+                return await self._impatient(exchange, route, downstream)
             return await self._attempts.run(exchange, route, downstream)
         except ProxyError as error:
             return Response.of_error(error)
         except Exception as error:  # noqa: BLE001 - the error boundary
             return Response.of_error(self._unforeseen(exchange, error))
+
+    async def _impatient(self, exchange: Exchange, route: Route, downstream: Downstream) -> Response:
+        """The app hears something while the upstream is silent, at the price of the answer's status and header."""
+        pulse = Pulse(downstream, exchange[EARLY], lambda: begin_early(exchange, downstream))
+        try:
+            return await self._attempts.run(exchange, route, downstream)
+        finally:
+            pulse.stop()
 
     def _unforeseen(self, exchange: Exchange, error: Exception) -> ProxyError:
         log.error("exchange failed", extra={"request_id": exchange.id}, exc_info=error)
@@ -133,7 +150,7 @@ class Gateway:
         """What nobody foresaw: an honest 500, or a cut where bytes have gone down."""
         if not isinstance(error, ProxyError):
             error = self._unforeseen(exchange, error)
-        if downstream.is_started:
+        if downstream.is_started and not downstream.is_early:
             exchange.error, exchange.outcome = error, Outcome.STREAM_INTERRUPTED
             downstream.abort()
         else:
@@ -182,10 +199,24 @@ class Gateway:
         for attempt in exchange.attempts:
             self._attempts.finish(exchange, attempt, exchange.outcome)
         exchange.response_bytes = downstream.sent
-        self._metrics.exchange_ended(exchange)
-        self._access_log.write(access_line(exchange))
-        if exchange.chain.sees_completions:
+        if exchange.chain.completes_on_task:
             self._tasks.start(exchange.chain.on_complete(exchange, exchange.outcome), "on_complete")
+        self._ended.append(exchange)
+        if len(self._ended) >= MANY:
+            self.settle()
+        elif self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.settle)
+
+    def settle(self) -> None:
+        """Count and log what has ended: a dozen in one go costs half of what each does alone, with cold caches."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        ended, self._ended = self._ended, []
+        for exchange in ended:
+            self._metrics.exchange_ended(exchange)
+            self._access_log.write(access_line(exchange))
+            exchange.chain.complete(exchange)
 
 
 def _abandon(response: Response) -> None:

@@ -175,6 +175,12 @@ class StreamRelay(TapRelay):
         else:
             self._break(error, tail)
 
+    def may_beat(self) -> bool:
+        """Whether a comment may be put in here: the stream stands between two events."""
+        if self._unread:
+            self._read()
+        return self._can_tell and not self._is_broken and self._reader.at_boundary
+
     @override
     def close(self, outcome: Outcome) -> None:
         if self._unread:

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import orjson
 from typing_extensions import override
 
-from proxy.answer import Answer
+from proxy.answer import Answer, InBandError, in_band_error
 from proxy.buffer import decoded_body, events_of, filtered_body
 from proxy.chain import Placed, mode_of
 from proxy.encoding import decoder_for, is_plain
-from proxy.errors import BadAnswer, Interrupted, Outcome
+from proxy.errors import BadAnswer, Interrupted, Outcome, error_body
 from proxy.exchange import Response
 from proxy.plugin import FailureMode
+from proxy.pulse import Pulse
 from proxy.relay import EventRelay, Pipe, StreamRelay, TapRelay
-from proxy.stages import BodyFilter, EventFilter, Tap
+from proxy.sse import Event
+from proxy.stages import BodyFilter, EventFilter, Heartbeat, Tap
+from proxy.tunnel import Tunnel
 from proxy.usage import Usage, usage_from_body
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.encoding import Decoder
     from proxy.exchange import Exchange
     from proxy.headers import Fields
+    from proxy.upstream.incoming import Incoming
 
 GENERATING = frozenset({"chat", "completions", "responses", "generate"})
 """Endpoints whose streams end with a terminal."""
@@ -39,19 +43,42 @@ _WAYS = 1024
 async def send(exchange: Exchange, response: Response, stages: list[Placed], downstream: Downstream) -> None:
     """Write the response, and leave its outcome on the exchange; raises ProxyError only while nothing was written."""
     exchange.response, exchange.error = response, response.error
+    if response.status == 101 and response.incoming is not None:
+        await _join(exchange, response, response.incoming, downstream)
+        return
+    if downstream.is_early and not _continues(response):
+        _tell_late(exchange, response, downstream)
+        return
+    heartbeat = None
     if stages:
         stages = _able(exchange, response, stages)
+        heartbeat, stages = _apart(stages)
     if stages and any(isinstance(placed.stage, BodyFilter) for placed in stages):
         response = await _filtered(exchange, response, stages)
         stages = []
     relay = _relay(exchange, response, stages, downstream)
     _start(exchange, response, relay, downstream)
+    pulse = _pulse(relay, heartbeat, downstream)
     try:
         await _run(response, relay, downstream)
     finally:
+        if pulse is not None:
+            pulse.stop()
         downstream.source = None
         exchange.outcome = _outcome(response, relay)
         relay.close(exchange.outcome)
+
+
+async def _join(exchange: Exchange, response: Response, incoming: Incoming, downstream: Downstream) -> None:
+    """From its 101 on an exchange is two streams of bytes: no framing, no stages."""
+    tunnel = Tunnel(exchange, downstream, incoming)
+    own = _own_lines(exchange, has_id=bool(response.field(b"x-request-id")))
+    downstream.switch(response.reason, response.fields(), own)
+    exchange.answered = time.monotonic()
+    try:
+        await tunnel.run()
+    finally:
+        exchange.outcome = tunnel.outcome or Outcome.CLIENT_ABORT
 
 
 async def _run(response: Response, relay: Pipe, downstream: Downstream) -> None:
@@ -130,11 +157,26 @@ def _decoded(
         kind = EventRelay if filters else StreamRelay
         return kind(exchange, downstream, stages, decoder, _answer(exchange, response))
     if exchange.chain.reads_usage and exchange.usage is None and response.content_type.endswith(b"json"):
-        stages = [
-            Placed(next(p for p in exchange.chain.plugins if p.reads_usage), _UsageTap(exchange, response)),
-            *stages,
-        ]
+        tap = _UsageTap(exchange, response)
+        if decoder is None and not stages:
+            return _UsagePipe(exchange, downstream, tap)
+        stages = [Placed(next(p for p in exchange.chain.plugins if p.reads_usage), tap), *stages]
     return TapRelay(exchange, downstream, stages, decoder) if stages else Pipe(exchange, downstream)
+
+
+def _apart(stages: list[Placed]) -> tuple[Heartbeat | None, list[Placed]]:
+    """The shortest heartbeat, and the other stages."""
+    beats = [placed.stage for placed in stages if isinstance(placed.stage, Heartbeat)]
+    if not beats:
+        return None, stages
+    others = [placed for placed in stages if not isinstance(placed.stage, Heartbeat)]
+    return min(beats, key=lambda heartbeat: heartbeat.interval), others
+
+
+def _pulse(relay: Pipe, heartbeat: Heartbeat | None, downstream: Downstream) -> Pulse | None:
+    if heartbeat is None or not isinstance(relay, StreamRelay):
+        return None
+    return Pulse(downstream, heartbeat, relay.may_beat)
 
 
 def _answer(exchange: Exchange, response: Response) -> Answer:
@@ -154,9 +196,38 @@ def _start(exchange: Exchange, response: Response, relay: Pipe, downstream: Down
         if response.field(b"content-length") != length:
             fields = [*_without(fields, b"content-length"), (b"Content-Length", length)]
         is_framed = True
+    exchange.answered = time.monotonic()
+    if downstream.is_early:
+        downstream.is_early = False
+        return
     own = _own_lines(exchange, has_id=bool(response.field(b"x-request-id")))
     downstream.start(response.status, response.reason, fields, own, is_framed=is_framed)
-    exchange.answered = time.monotonic()
+
+
+def _continues(response: Response) -> bool:
+    """Whether the body can follow a header that was not the upstream's."""
+    return response.status == 200 and response.is_event_stream and is_plain(response.field(b"content-encoding"))
+
+
+def begin_early(exchange: Exchange, downstream: Downstream) -> bool:
+    """A stream's header before the upstream has answered; whether it has begun."""
+    if not downstream.is_started:
+        fields = [(b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"no-cache")]
+        downstream.start(200, None, fields, _own_lines(exchange, has_id=False), is_framed=False)
+        downstream.is_early = True
+    return True
+
+
+def _tell_late(exchange: Exchange, response: Response, downstream: Downstream) -> None:
+    """What cannot be an answer's status any more, since a stream has begun: its one event, and a cut."""
+    if response.incoming is not None:
+        response.incoming.cancel()
+        response = Response.of_error(BadAnswer("the upstream answered without a stream"))
+        exchange.response, exchange.error = response, response.error
+    told = in_band_error(orjson.loads(response.body)) or InBandError(f"the upstream answered {response.status}")
+    downstream.write(Event.of(error_body(told.message, told.type or "upstream_error", told.code)).raw)
+    downstream.abort()
+    exchange.outcome = _outcome_of(response)
 
 
 def _own_lines(exchange: Exchange, *, has_id: bool) -> bytes:
@@ -181,6 +252,10 @@ def _outcome(response: Response, relay: Pipe) -> Outcome:
     """How the exchange ended, seen from the app."""
     if relay.outcome is not Outcome.OK:
         return relay.outcome or Outcome.CLIENT_ABORT
+    return _outcome_of(response)
+
+
+def _outcome_of(response: Response) -> Outcome:
     if response.error is not None:
         return response.error.outcome
     if response.status >= 500:
@@ -229,3 +304,20 @@ class _UsageTap(Tap):
     def finish(self, outcome: Outcome) -> None:
         if self._room >= 0:
             _note_usage(self._exchange, self._response, b"".join(self._chunks))
+
+
+class _UsagePipe(Pipe):
+    """The usual JSON answer: passes as bytes, and only the core looks at it, when all has gone down."""
+
+    def __init__(self, exchange: Exchange, downstream: Downstream, tap: _UsageTap) -> None:
+        super().__init__(exchange, downstream)
+        self._tap = tap
+
+    @override
+    def feed(self, chunk: bytes) -> None:
+        self.downstream.write(chunk)
+        self._tap.feed(chunk)
+
+    @override
+    def close(self, outcome: Outcome) -> None:
+        self._tap.finish(outcome)

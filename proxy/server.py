@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http import HttpProcessingError, RawRequestMessage
 from typing_extensions import override
 
 from proxy.downstream import Downstream
@@ -23,6 +24,8 @@ from proxy.exchange import Exchange, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from proxy.downstream import Sink
 
     Serve = Callable[[Exchange, Downstream], Awaitable[None]]
 
@@ -38,6 +41,9 @@ _BORDER = r"(?:/|%2f|%5c)"
 _AMBIGUOUS = re.compile(rf"//|\\|%5c|(?:^|{_BORDER}){_DOT}{_DOT}?(?:{_BORDER}|\?|$)", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f#]")
 _SEEN = 1024  # verdicts kept at hand: an app asks for the same few paths
+_NEVER_FORWARDED = frozenset({"CONNECT", "TRACE", "TRACK"})
+"""They ask for a tunnel, or for the request as the upstream got it, our credential included."""
+
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.~!$&'()*+,;=%-]*)(?::\d*)?")
 
 
@@ -72,11 +78,25 @@ class Server(web.Server):
         if exchange.error is not None:
             downstream.keep_alive = False
         edge = cast("Edge", raw.protocol)
-        edge.downstream = downstream
+        edge.begin(downstream, raw.content)
+        if "upgrade" in request.headers and _may_switch(raw, request) and edge.is_switched:
+            request.is_upgrade, downstream.app = True, edge
+        return await self._answer(exchange, downstream, edge)
+
+    async def refuse(self, raw: web.BaseRequest) -> Written:
+        """What aiohttp cannot parse is an exchange too, counted and logged, but it has no target."""
+        downstream = _downstream(raw, keep_alive=False)
+        exchange = Exchange(new_id(), Request(raw.method, "", raw.headers))
+        exchange.error = ClientFault("this is not HTTP/1.1", code="bad_http")
+        edge = cast("Edge", raw.protocol)
+        edge.begin(downstream, None)
+        return await self._answer(exchange, downstream, edge)
+
+    async def _answer(self, exchange: Exchange, downstream: Downstream, edge: Edge) -> Written:
         self.in_flight += 1
         try:
             await self._serve(exchange, downstream)
-            edge.downstream = None  # where it raised, `handle_error` looks at it
+            edge.downstream = edge.content = None  # where it raised, `handle_error` looks at it
         finally:
             self.in_flight -= 1
             if not self.in_flight:
@@ -100,11 +120,56 @@ class Server(web.Server):
 class Edge(web.RequestHandler):
     """One connection of an app: tells the upstream's side when the app reads too slowly."""
 
-    __slots__ = ("downstream",)
+    __slots__ = ("content", "downstream", "sink")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.content: aiohttp.StreamReader | None = None
         self.downstream: Downstream | None = None
+        self.sink: Sink | None = None
+
+    def begin(self, downstream: Downstream, content: aiohttp.StreamReader | None) -> None:
+        """A request is under way; `content` is its body, which may still be coming."""
+        self.downstream, self.content = downstream, content
+        if self._messages:
+            self._notice_failure()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._notice_failure()
+
+    def _notice_failure(self) -> None:
+        """Aiohttp queues what its parser refuses like the next request; its compiled one tells nobody else.
+
+        Who waits for the present body would wait for ever.
+        """
+        content, last = self.content, self._messages[-1][0]
+        if content is None or content.is_eof() or isinstance(last, RawRequestMessage):
+            return
+        content.set_exception(web.RequestPayloadError("the body is not framed as its header says"))
+        content.feed_eof()
+        if self.downstream is not None:
+            self.downstream.keep_alive = False
+
+    @property
+    def is_switched(self) -> bool:
+        """Whether the parser takes all that follows the present request for another protocol's.
+
+        aiohttp sets `_upgraded` where it has parsed a request for a WebSocket, and parses no further; that one is the
+        present one when none is left in `_messages`.
+        """
+        return self._upgraded and not self._messages
+
+    def join(self, sink: Sink) -> None:
+        """From now on the app's bytes go to `sink`, what came behind the handshake first."""
+        self.sink = sink
+        self.set_parser(cast("Any", Pushed(sink)))
+
+    @override
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp declares None; asyncio takes a bool
+        return self.sink is not None and self.sink.app_ended()
 
     @override
     def resume_reading(self, resume_parser: bool = True) -> None:
@@ -128,19 +193,40 @@ class Edge(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """What is not HTTP at all gets OpenAI's error shape too."""
-        if status >= 500:
-            log.error("request failed at the edge", exc_info=exc)
+        """What nobody foresaw gets OpenAI's error shape too."""
+        log.error("request failed at the edge", exc_info=exc)
         if self.downstream is not None and self.downstream.is_started:
             raise ConnectionError("the answer has begun already")
-        is_ours = status >= 500
-        fault = ProxyError("an error inside Weir") if is_ours else ClientFault("this is not HTTP/1.1", code="bad_http")
-        response = Response.of_error(fault)
-        identity = new_id()
-        headers = {**response.headers, "x-weir-request-id": identity, "x-request-id": identity, "connection": "close"}
-        answer = web.Response(status=status, body=response.body, headers=headers)
-        answer.force_close()
-        return answer
+        response, identity = Response.of_error(ProxyError("an error inside Weir")), new_id().encode()
+        fields = [*response.fields(), (b"Content-Length", b"%d" % len(response.body))]
+        fields += [(b"x-weir-request-id", identity), (b"x-request-id", identity)]
+        downstream = _downstream(request, keep_alive=False)
+        downstream.start(status, None, fields, b"", is_framed=True)
+        downstream.write(response.body)
+        downstream.flush()
+        return cast("web.StreamResponse", Written(downstream))
+
+    @override
+    def _make_error_handler(self, err_info: Any) -> Any:
+        """Called where aiohttp's parser gave up."""
+        return cast("Server", self._manager).refuse
+
+
+class Pushed:
+    """What aiohttp takes for its reader of WebSockets: hands every byte on as it came."""
+
+    __slots__ = ("_sink",)
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Never at its end, and nothing is left over."""
+        self._sink.send(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The app is lost: its handler, which is cancelled, knows."""
 
 
 class Written:
@@ -159,23 +245,31 @@ class Written:
 
 
 class Payload:
-    """The body of a request as it comes in, with faults of the sender as ClientFault."""
+    """The body of a request as it comes in, bounded; faults of its sender are ClientFaults, and end the connection."""
 
-    __slots__ = ("_content",)
+    __slots__ = ("_content", "_downstream", "_limit", "_room")
 
-    def __init__(self, content: aiohttp.StreamReader) -> None:
+    def __init__(self, content: aiohttp.StreamReader, limit: int, downstream: Downstream) -> None:
         self._content = content
+        self._limit = self._room = limit
+        self._downstream = downstream
 
     def is_eof(self) -> bool:
         return self._content.is_eof()
 
     async def readany(self) -> bytes:
         try:
-            return await self._content.readany()
-        except (web.RequestPayloadError, aiohttp.ClientError, ConnectionError) as error:
+            chunk = await self._content.readany()
+        except (web.RequestPayloadError, HttpProcessingError, aiohttp.ClientError, ConnectionError) as error:
+            self._downstream.keep_alive = False
             raise ClientFault(
                 "the request body broke off or is not framed as its header says", code="bad_body"
             ) from error
+        self._room -= len(chunk)
+        if self._room < 0:
+            self._downstream.keep_alive = False
+            raise _too_large(self._limit)
+        return chunk
 
 
 def new_id() -> str:
@@ -192,14 +286,18 @@ def _request(raw: web.BaseRequest, limit: int, downstream: Downstream) -> Reques
     content, headers, target = raw.content, raw.headers, origin_form(raw.raw_path)
     if content.is_eof():
         body = content.read_nowait() if content.total_bytes else b""
-        request = Request(raw.method, target, headers, body=body, limit=limit)
+        request = Request(raw.method, target, headers, body=body)
         request.spelled = raw.raw_headers
         return request
-    request = Request(raw.method, target, headers, upload=Payload(content), limit=limit)
+    request = Request(raw.method, target, headers, upload=Payload(content, limit, downstream))
     request.spelled = raw.raw_headers
     if "expect" in headers:
         request.call_when_wanted(downstream.ask_for_body)
     return request
+
+
+def _may_switch(raw: web.BaseRequest, request: Request) -> bool:
+    return raw.version >= aiohttp.HttpVersion11 and request.method == "GET" and request.at_hand == b""
 
 
 def origin_form(target: str) -> str:
@@ -217,12 +315,21 @@ def _refusal(raw: web.BaseRequest, limit: int) -> ClientFault | None:
     """What may not pass: decided on the bytes that would be forwarded."""
     if not aiohttp.HttpVersion10 <= raw.version <= aiohttp.HttpVersion11:
         return ClientFault("this is not HTTP/1.1", code="bad_http")
+    coding = raw.headers.get("transfer-encoding")
+    if coding is not None and (raw.version < aiohttp.HttpVersion11 or coding.strip().lower() != "chunked"):
+        return ClientFault("the only transfer coding is `chunked`, and of HTTP/1.1", code="bad_http")
+    if raw.method in _NEVER_FORWARDED:
+        return ClientFault(f"{raw.method} is not served here", code="bad_method")
     fault = target_fault(raw.raw_path) or host_fault(tuple(raw.headers.getall("host", ())))
     if fault is not None:
         return ClientFault(fault, code="bad_target")
     if max(int(raw.headers.get("content-length", 0)), raw.content.total_bytes) > limit:
-        return TooLarge(f"the request body is larger than {limit} bytes (server.max_request_bytes)")
+        return _too_large(limit)
     return None
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the request body is larger than {limit} bytes (server.max_request_bytes)")
 
 
 @lru_cache(_SEEN)

@@ -1,7 +1,7 @@
 """The stages of a response: small objects, one per response, through which its body runs.
 
 The strictest one that a chain returns picks the relay: none (pipe), Tap and EventTap (tap), EventFilter (events),
-BodyFilter (buffer).
+BodyFilter (buffer). A Heartbeat goes with any that passes a stream event by event.
 """
 
 from __future__ import annotations
@@ -43,6 +43,17 @@ class EventTap(Stage):
 
     def finish(self, outcome: Outcome) -> None:
         """No more will come: said once, however the answer ended."""
+
+
+class Heartbeat(Stage):
+    """A comment that goes down where a stream has been silent for an interval, and only between two events."""
+
+    __slots__ = ("beat", "interval")
+
+    def __init__(self, interval: float, beat: bytes) -> None:
+        """`interval` in seconds; `beat` are whole lines."""
+        self.interval = interval
+        self.beat = beat
 
 
 class EventFilter(Stage):

@@ -15,7 +15,7 @@ from proxy.encoding import decoder_for
 from proxy.errors import Outcome
 from proxy.plugin import Event, EventTap, FailureMode, Plugin, Stage, Tap
 from proxy.relay import Pipe, StreamRelay, TapRelay
-from tests.plugins import chain_of, idle
+from tests.recording import chain_of, idle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

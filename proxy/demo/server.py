@@ -20,6 +20,7 @@ from proxy.demo import (
     models,
     moderations,
     payload,
+    realtime,
     responses,
     tgi,
 )
@@ -141,6 +142,7 @@ ROUTES = (
     web.post("/v1/chat/completions", chat.create),
     web.post("/v1/completions", completions.create),
     web.post("/v1/responses", responses.create),
+    web.get("/v1/realtime", realtime.connect),
     web.post("/v1/embeddings", embeddings.create),
     web.get("/v1/models", models.listed),
     web.get("/v1/models/{id:.*}", models.retrieve),

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import aiohttp
 import httpx2
 import openai
 import orjson
+import websockets
 from huggingface_hub import InferenceClient
 from openai import AsyncOpenAI, OpenAI
 
@@ -24,6 +26,7 @@ SAID: Any = [{"role": "user", "content": "Grüße ☕ from Rome"}]
 ASKED: Any = [{"role": "user", "content": "What is the weather in Rome?"}]
 FUNCTION = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 TOOLS: Any = [{"type": "function", "function": FUNCTION}]
+PROTOCOLS = ("more", "realtime")
 SOUND = b"RIFF" + bytes(range(256)) * 40
 MOMENTS = re.compile(r"created|\w+_at")
 WRITTEN_MOMENTS = re.compile(r'("(?:created|\w+_at)": ?)[\d.]+')
@@ -240,6 +243,65 @@ def openai_async_tools_and_embeddings(server: Server) -> Any:
             )
 
     return asyncio.run(both())
+
+
+@speaks(OPENAI)
+def openai_realtime(server: Server) -> Any:
+    """Two turns of one session, each with an event that the demo does not know."""
+
+    async def session() -> Any:
+        async with (
+            AsyncOpenAI(base_url=server.base_url, api_key=server.key) as client,
+            client.realtime.connect(model=server.model) as socket,
+        ):
+            events = [await socket.recv()]
+            for said in ("Hello there", "Grüße ☕"):
+                content: Any = [{"type": "input_text", "text": said}]
+                await socket.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+                await socket.response.create()
+                while events[-1].type != "response.done":
+                    events.append(await socket.recv())
+                await socket.input_audio_buffer.append(audio="AAAA")
+                events.append(await socket.recv())
+            return events
+
+    return asyncio.run(session())
+
+
+@speaks(OPENAI)
+def openai_realtime_refused(server: Server) -> Any:
+    """What is wrong is told before the protocols are switched."""
+
+    async def refused(model: str, key: str) -> Any:
+        async with AsyncOpenAI(base_url=server.base_url, api_key=key) as client:
+            try:
+                async with client.realtime.connect(model=model):
+                    return "connected"
+            except websockets.InvalidStatus as error:
+                return error.response.status_code, error.response.body.decode()
+
+    return [asyncio.run(refused(*ask)) for ask in (("unknown-model", "sk-test"), (server.model, "wrong-key"))]
+
+
+@speaks(OPENAI)
+def aiohttp_socket(server: Server) -> Any:
+    """With a subprotocol, compression, pings, and a close of its own."""
+
+    async def session() -> Any:
+        async with (
+            aiohttp.ClientSession() as client,
+            client.ws_connect(
+                f"{server.base_url}/realtime?model={server.model}", protocols=PROTOCOLS, compress=15
+            ) as it,
+        ):
+            first = await it.receive_json()
+            await it.ping(b"there?")
+            await it.send_str("{")
+            second = await it.receive_json()
+            closed = await it.close(code=4001, message=b"enough")
+            return it.protocol, it.compress, first, second, closed, it.close_code
+
+    return asyncio.run(session())
 
 
 def interrupted(server: Server) -> tuple[list[str], str]:
