@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import orjson
 import uvloop
 
-from proxy import app, config, logs, registry
+from proxy import app, config, keys, logs, registry
 from proxy.source import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
     plugins = commands.add_parser("plugins", help="list the installed plugins and their settings")
     plugins.set_defaults(run=_plugins)
+
+    keys.add_command(commands)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of config.yaml, for editors")
     schema.set_defaults(run=_schema)

@@ -104,7 +104,7 @@ def test_a_file_that_is_not_there_is_told_without_a_traceback(command, tmp_path)
 def test_the_config_that_ships_is_good():
     done = run("check", "config/config.yaml", OPENAI_API_KEY="")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "config/config.yaml: ok (1 upstreams, 1 routes, 0 plugins)\n"
+    assert done.stdout == "config/config.yaml: ok (1 upstreams, 1 routes, 1 plugins)\n"
 
 
 # -- schema, plugins, help
@@ -131,14 +131,14 @@ def test_plugins_lists_names_packages_and_settings(capsys, monkeypatch):
     from importlib.metadata import EntryPoint
 
     points = {
-        "recording": EntryPoint("recording", "tests.plugins:Recording", "weir.plugins"),
+        "recording": EntryPoint("recording", "tests.recording:Recording", "weir.plugins"),
         "broken": EntryPoint("broken", "tests.nowhere:Class", "weir.plugins"),
     }
     monkeypatch.setattr("proxy.registry.installed", lambda: points)
     assert cli.main(["plugins"]) == 0
     lines = said(capsys)[0].splitlines()
     assert lines[0] == "broken  (tests.nowhere:Class, ?)"
-    assert lines[1] == "recording  (tests.plugins:Recording, ?)"
+    assert lines[1] == "recording  (tests.recording:Recording, ?)"
     assert "    failure_mode: `open` or `closed`: overrides what the plugin does when it fails" in lines
     assert "    stage" in lines
 
@@ -149,6 +149,8 @@ HELP = {
     ("check",): ["FILE", "Everything of a start but the sockets."],
     ("demo",): [],
     ("plugins",): [],
+    ("keys",): ["new", "for the auth plugin"],
+    ("keys", "new"): ["NAME", "--label K=V", "--expires DATE", "It is printed once"],
     ("schema",): [],
 }
 

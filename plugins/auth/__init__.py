@@ -1,0 +1,60 @@
+"""Who calls, and what they may: API keys by their hashes, and JWTs of one issuer. Whoever is not known is refused.
+
+A request brings one credential (`credential.py`). What looks like a JWT is one where the config has an issuer
+(`tokens.py`, `keyring.py`), everything else is a key (`keys.py`): neither is ever tried as the other. Both lead to a
+Grant: the principal, and what it may use (`grant.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from plugins.auth.credential import is_jwt, presented
+from plugins.auth.keys import Keys
+from plugins.auth.settings import AuthConfig
+from proxy.plugin import PRINCIPAL, Plugin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from plugins.auth.tokens import Tokens
+    from proxy.plugin import Exchange, Services
+
+__all__ = ["Auth", "AuthConfig"]
+
+
+class Auth(Plugin[AuthConfig]):
+    Config = AuthConfig
+    provides = (PRINCIPAL,)
+
+    def __init__(self, config: AuthConfig, *, name: str) -> None:
+        super().__init__(config, name=name)
+        self._keys = Keys(config, name)
+        self._tokens: Tokens | None = None
+
+    @override
+    @contextlib.asynccontextmanager
+    async def lifespan(self, services: Services) -> AsyncIterator[None]:
+        self._keys.watch(services)
+        if self.config.jwt is None:
+            yield
+            return
+        from plugins.auth.tokens import Tokens  # noqa: PLC0415 - a cryptography library that only JWTs need
+
+        self._tokens = Tokens(self.config.jwt, self.name, services)
+        async with self._tokens.keyring.kept():
+            yield
+
+    @override
+    async def on_request(self, exchange: Exchange) -> None:
+        text = presented(exchange.request)
+        if self._tokens is not None and is_jwt(text):
+            grant = await self._tokens.grant(text)
+        else:
+            grant = self._keys.grant(text)
+        exchange[PRINCIPAL] = grant.principal
+        if grant.is_limited:
+            await grant.check(exchange)
