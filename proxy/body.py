@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from email import message_from_bytes
 from email.message import Message
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import orjson
@@ -12,10 +13,18 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]', re.DOTALL)
+_TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_TOKEN = re.compile(_TEXT + rb"|[{}\[\]:,]", re.DOTALL)
 """Strings and structure; numbers, literals and blanks lie between."""
 
+_MEMBER = re.compile(rb"(%b)\s*:(?:\s*%b)?|%b|[{}]" % (_TEXT, _TEXT, _TEXT), re.DOTALL)
+"""Keys, other strings, and the borders of objects."""
+
+_ESCAPED = re.compile(rb"\\u00[2-7]")
+"""A letter of ASCII that needs no escape, as it may stand in the keys that are asked for here."""
+
 _PART_HEAD_BYTES = 4096
+_KEYS = 64  # sets of keys that are asked for again and again
 
 
 def replace_value(body: bytes, key: str, value: object) -> bytes:
@@ -31,6 +40,8 @@ def replace_value(body: bytes, key: str, value: object) -> bytes:
 
 def top_level_values(body: bytes, key: str) -> Iterator[tuple[int, int]]:
     """Where the values of a top-level key lie in a valid JSON object, blanks around them excluded."""
+    if b'"%b"' % key.encode() not in body and not _ESCAPED.search(body):
+        return
     depth, is_key, wanted, start = 0, True, False, 0
     for token in _TOKEN.finditer(body):
         mark = body[token.start()]
@@ -48,6 +59,37 @@ def top_level_values(body: bytes, key: str) -> Iterator[tuple[int, int]]:
             wanted = orjson.loads(token.group()) == key
 
 
+def repeated_key(body: bytes, keys: frozenset[str]) -> str | None:
+    """One of `keys` that some object within `body`, valid JSON, holds twice: parsers differ on which one counts."""
+    if not _ESCAPED.search(body):
+        found = _sought(keys).findall(body)
+        if len(found) == len(set(found)):
+            return None
+    spelled, opened = {key.encode() for key in keys}, list[set[str]]()
+    for token in _MEMBER.finditer(body):
+        text = token[1]
+        if text is None:
+            _open_or_close(opened, token[0])
+        elif text[1:-1] in spelled or b"\\" in text:
+            key = orjson.loads(text)
+            if key in opened[-1]:
+                return str(key)
+            opened[-1].update({key} & keys)
+    return None
+
+
+@lru_cache(_KEYS)
+def _sought(keys: frozenset[str]) -> re.Pattern[bytes]:
+    return re.compile(rb'"(%b)"\s*:' % b"|".join(key.encode() for key in sorted(keys)))
+
+
+def _open_or_close(opened: list[set[str]], mark: bytes) -> None:
+    if mark == b"{":
+        opened.append(set())
+    elif mark == b"}":
+        opened.pop()
+
+
 def _trimmed(body: bytes, start: int, end: int) -> tuple[int, int]:
     value = body[start:end]
     return start + len(value) - len(value.lstrip()), end - (len(value) - len(value.rstrip()))
@@ -61,8 +103,14 @@ def _with_member(body: bytes, member: bytes) -> bytes:
 
 def multipart_field(body: bytes, content_type: str, name: str) -> str | None:
     """The text of a form field, the last of that name as servers read it, or None."""
-    spans = list(_multipart_spans(body, content_type, name))
-    return body[slice(*spans[-1])].decode("utf-8", "replace") if spans else None
+    values = multipart_fields(body, content_type, name)
+    return values[-1] if values else None
+
+
+def multipart_fields(body: bytes, content_type: str, name: str) -> list[str]:
+    """The texts of all form fields of that name."""
+    spans = _multipart_spans(body, content_type, name)
+    return [body[start:end].decode("utf-8", "replace") for start, end in spans]
 
 
 def replace_multipart_field(body: bytes, content_type: str, name: str, value: str) -> bytes:
