@@ -26,11 +26,12 @@ from proxy.server import Server
 from proxy.services import Services, Tasks
 from proxy.source import ConfigError
 from proxy.stages import BodyFilter
+from proxy.upstream.azure import Azure
 from proxy.upstream.openai import OpenAI
 from proxy.upstream.tgi import TGI
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
     from contextlib import AsyncExitStack
 
     from proxy.config import Address, Config, Upstream
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("weir")
 
 BACKLOG = 1024
-KINDS: dict[str, type[OpenAI]] = {"openai": OpenAI, "tgi": TGI}
+KINDS: dict[str, type[OpenAI]] = {"openai": OpenAI, "azure": Azure, "tgi": TGI}
 TASK_SECONDS = 5.0
 CLOSE_SECONDS = 0.1
 """What connections get to flush; aiohttp reads 0 as forever."""
@@ -138,6 +139,7 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
         stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
         stack.callback(services.close)
         upstreams = {name: await _upstream(name, plan.config.upstreams[name], stack) for name in plan.config.upstreams}
+        await _have_credentials(upstreams.values(), plan.source, services, stack)
         for plugin in plan.plugins:
             await _enter(plugin, plan, services, stack)
         completions = Tasks()
@@ -148,6 +150,8 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
         gateway = Gateway(
             router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
         )
+        metrics.before_page = gateway.settle
+        stack.callback(gateway.settle)
         server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
         weir = Weir(plan, gateway, server, metrics)
         lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
@@ -165,6 +169,8 @@ async def _enter(plugin: Plugin[Any], plan: Plan, services: Services, stack: Asy
         lifespan = plugin.lifespan(services)
         if lifespan is not None:
             await stack.enter_async_context(lifespan)
+    except ConfigError:
+        raise
     except Exception as error:
         log.exception("plugin cannot start", extra={"plugin": plugin.name})
         place = next(place for place, entry in enumerate(plan.config.plugins) if entry.name == plugin.name)
@@ -174,7 +180,7 @@ async def _enter(plugin: Plugin[Any], plan: Plan, services: Services, stack: Asy
 
 
 async def _upstream(name: str, settings: Upstream, stack: AsyncExitStack) -> OpenAI:
-    if settings.without_api_key == "demo" and settings.api_key is None:
+    if settings.without_api_key == "demo" and settings.api_key is None and settings.token is None:
         from proxy import demo  # noqa: PLC0415 - a megabyte that only the demo needs
 
         url = await stack.enter_async_context(demo.running())
@@ -183,6 +189,17 @@ async def _upstream(name: str, settings: Upstream, stack: AsyncExitStack) -> Ope
     upstream = KINDS[settings.kind](name, settings)
     stack.callback(upstream.pool.close)
     return upstream
+
+
+async def _have_credentials(
+    upstreams: Collection[OpenAI], source: Source, services: Services, stack: AsyncExitStack
+) -> None:
+    """Returns when every token is here, or was tried for."""
+    for upstream in upstreams:
+        upstream.credential.keep_fresh(source, services)
+        stack.callback(upstream.credential.stop)
+    for upstream in upstreams:
+        await upstream.credential.settled()
 
 
 def _routes(plan: Plan, metrics: Metrics) -> list[Route]:

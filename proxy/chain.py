@@ -6,11 +6,12 @@ only those before it see the response. A plugin that fails is judged by its fail
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from proxy.errors import PluginFailed, ProxyError, StoreDown
+from proxy.errors import Outcome, PluginFailed, ProxyError, StoreDown
 from proxy.exchange import Response
 from proxy.plugin import FailureMode
 from proxy.registry import overrides
@@ -19,7 +20,6 @@ from proxy.stages import EventFilter, EventTap, Stage, Tap
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from proxy.errors import Outcome
     from proxy.exchange import Attempt, Exchange, Target
     from proxy.plugin import Plugin
     from proxy.sse import Event
@@ -69,8 +69,10 @@ class Chain:
         self.sees_requests = bool(self._on_request)
         self._on_response = tuple(reversed(self._with("on_response")))
         self.sees_responses = bool(self._on_response)
-        self._on_complete = tuple(reversed(self._with("on_complete")))
-        self.sees_completions = bool(self._on_complete)
+        completing = tuple(reversed(self._with("on_complete")))
+        self._on_complete = tuple((place, plugin) for place, plugin in completing if _is_async(plugin.on_complete))
+        self._completes = tuple((place, plugin) for place, plugin in completing if not _is_async(plugin.on_complete))
+        self.completes_on_task = bool(self._on_complete)
         self._select_targets = self._with("select_targets")
         self._on_attempt = self._with("on_attempt")
         self.sees_attempts = bool(self._on_attempt)
@@ -151,10 +153,22 @@ class Chain:
                 self.count(placed.plugin, type(placed.stage).__name__)
 
     async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Those that may wait."""
         for place, plugin in self._on_complete:
             if place < exchange.entered or plugin.sees_all:
                 try:
-                    await plugin.on_complete(exchange, outcome)
+                    completing = plugin.on_complete(exchange, outcome)
+                    assert completing is not None
+                    await completing
+                except Exception:  # noqa: BLE001 - a plugin may raise anything
+                    self.count(plugin, "on_complete")
+
+    def complete(self, exchange: Exchange) -> None:
+        """Those that need not wait."""
+        for place, plugin in self._completes:
+            if place < exchange.entered or plugin.sees_all:
+                try:
+                    plugin.on_complete(exchange, exchange.outcome or Outcome.CLIENT_ABORT)
                 except Exception:  # noqa: BLE001 - a plugin may raise anything
                     self.count(plugin, "on_complete")
 
@@ -180,6 +194,10 @@ class Chain:
         if isinstance(error, ProxyError):
             return error
         return PluginFailed(f"the plugin '{plugin.name}' failed, and it does not let requests pass when it does")
+
+
+def _is_async(hook: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(hook))
 
 
 def _nothing(_: Any) -> None:

@@ -15,7 +15,7 @@ from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
 from proxy.services import OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from prometheus_client import Metric
@@ -55,6 +55,7 @@ class Metrics:
         self._failures = Counter(registry, "weir_plugin_errors", "hooks and stages that raised", ("plugin",))
         self._lag = Gauge(registry, "weir_event_loop_lag_seconds", "how late the event loop was, lately", ())
         self._models: AbstractSet[str] = frozenset()
+        self.before_page: Callable[[], None] = lambda: None
 
     def know(self, models: AbstractSet[str], upstreams: Mapping[str, OpenAI]) -> None:
         """The closed sets: models that the config names, and the upstreams to watch."""
@@ -83,6 +84,8 @@ class Metrics:
             self._first_token.observe((attempt.target.upstream, self._model(exchange, attempt)), took)
 
     def page(self) -> bytes:
+        """What Prometheus reads, up to the last exchange that ended."""
+        self.before_page()
         return prometheus_client.generate_latest(self.registry)
 
     async def watch_lag(self) -> None:
@@ -95,8 +98,9 @@ class Metrics:
             worst = self._lag.values[()] = max(worst * 0.8, loop.time() - due, 0.0)
 
     def _model(self, exchange: Exchange, attempt: Attempt) -> str:
-        model = attempt.target.model or exchange.request.model
-        return model if model is not None and model in self._models else OTHER
+        """What was asked for, where the config names it, else what says that it answered, likewise."""
+        names = (attempt.target.model or exchange.request.model, exchange.model)
+        return next((name for name in names if name is not None and name in self._models), OTHER)
 
 
 class Upstreams(Family):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -27,32 +28,50 @@ from proxy.errors import (
     Unavailable,
     UpstreamFault,
 )
-from proxy.exchange import PRINCIPAL, Attempt, Exchange, Key, Principal, Request, Response, Target
-from proxy.services import Services
+from proxy.exchange import EARLY, PRINCIPAL, Attempt, Exchange, Key, Principal, Request, Response, Target
+from proxy.prices import Price, PriceFile
+from proxy.routing import glob, read_model
+from proxy.scalars import Duration, ExistingFile, Expiry, FilePath, Labels, Name, NotSet, Size, written
+from proxy.services import OTHER, Services
+from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
-from proxy.stages import BodyFilter, EventFilter, EventTap, Stage, Tap
+from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
 from proxy.usage import Usage
+from proxy.wording import fault
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
     from contextlib import AbstractAsyncContextManager
 
 __all__ = [
+    "EARLY",
+    "OTHER",
     "PRINCIPAL",
     "Attempt",
     "BodyFilter",
     "ClientFault",
+    "ConfigError",
+    "Duration",
     "Event",
     "EventFilter",
     "EventTap",
     "Exchange",
+    "ExistingFile",
+    "Expiry",
     "FailureMode",
+    "FilePath",
+    "Heartbeat",
     "Key",
+    "Labels",
+    "Name",
     "NotFound",
+    "NotSet",
     "Outcome",
     "Plugin",
     "PluginConfig",
     "PluginFailed",
+    "Price",
+    "PriceFile",
     "Principal",
     "ProxyError",
     "QuotaExceeded",
@@ -61,6 +80,7 @@ __all__ = [
     "Request",
     "Response",
     "Services",
+    "Size",
     "Stage",
     "StoreDown",
     "Tap",
@@ -70,6 +90,16 @@ __all__ = [
     "Unavailable",
     "UpstreamFault",
     "Usage",
+    "fault",
+    "glob",
+    "multipart_fields",
+    "read_model",
+    "read_yaml",
+    "repeated_key",
+    "replace_multipart_field",
+    "replace_value",
+    "top_level_values",
+    "written",
 ]
 
 
@@ -140,8 +170,10 @@ class Plugin(Generic[C]):
     async def on_response(self, exchange: Exchange, response: Response) -> Stage | None:
         """Status and header are here, also of refusals and other plugins' answers; a Stage joins the body's relay."""
 
-    async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
+    def on_complete(self, exchange: Exchange, outcome: Outcome) -> Awaitable[None] | None:
         """After the last byte, exactly once for every request that met this plugin, whatever happened.
+
+        An `async def` runs at once, on a task; a plain `def`, cheaper, a moment later together with other exchanges'.
 
         With `sees_all`, also for those that ended before they met it: refused by a plugin before it, or at the edge.
         """

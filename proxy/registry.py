@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from proxy.plugin import Key, Plugin, PluginConfig
-from proxy.source import validate
+from proxy.source import ConfigError, validate
 from proxy.wording import nearest
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from proxy.source import Path, Problem, Source
 
 GROUP = "weir.plugins"
-ASYNC_HOOKS = frozenset({"on_request", "on_attempt", "on_response", "on_complete"})
+ASYNC_HOOKS = frozenset({"on_request", "on_attempt", "on_response"})
 PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan"})
+EITHER_HOOKS = frozenset({"on_complete"})
 
 AnyPlugin = Plugin[Any]
 
@@ -91,6 +92,9 @@ class Registry:
             return None
         try:
             return cls(config, name=name)
+        except ConfigError as error:
+            self._problems.extend(error.problems)
+            return None
         except (ValueError, TypeError) as error:
             self._note(
                 at, f"plugin '{name}' does not accept its settings: {error}", "see `weir plugins` for what it takes"
@@ -145,7 +149,7 @@ class Registry:
 
 def faults_of(cls: type[AnyPlugin]) -> list[tuple[str, str]]:
     """What is wrong with a plugin class before it is ever called, as (what, fix)."""
-    hooks = ASYNC_HOOKS | PLAIN_HOOKS
+    hooks = ASYNC_HOOKS | PLAIN_HOOKS | EITHER_HOOKS
     written = {attribute for part in cls.__mro__ if part not in Plugin.__mro__ for attribute in vars(part)}
     faults = [
         (f"there is no hook '{attribute}'", nearest(attribute, hooks, "hooks"))
@@ -153,7 +157,7 @@ def faults_of(cls: type[AnyPlugin]) -> list[tuple[str, str]]:
         if attribute.startswith(("on_", "select_")) and attribute not in hooks
     ]
     faults += _declaration_faults(cls)
-    for hook in sorted(hooks):
+    for hook in sorted(ASYNC_HOOKS | PLAIN_HOOKS):
         is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(cls, hook)))
         if is_async != (hook in ASYNC_HOOKS):
             kind = "async def" if hook in ASYNC_HOOKS else "def"

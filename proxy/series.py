@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -16,6 +16,7 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from decimal import Decimal
 
     from prometheus_client import CollectorRegistry, Metric
 
@@ -54,11 +55,13 @@ class Family(Collector):
 
 
 class Counter(Family):
+    """Counts in whatever is added: sums of Decimals are exact."""
+
     def __init__(self, registry: CollectorRegistry, name: str, documentation: str, labels: Labels = ()) -> None:
-        self.values: Values[float] = Values(labels, int)
+        self.values: Values[Any] = Values(labels, int)
         super().__init__(registry, name, documentation, labels)
 
-    def add(self, labels: Labels = (), n: float = 1) -> None:
+    def add(self, labels: Labels = (), n: float | Decimal = 1) -> None:
         self.values[labels] += n
 
     @override

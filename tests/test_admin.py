@@ -157,3 +157,9 @@ async def test_a_slow_reader_of_the_admin_port_holds_up_nothing():
 
 class Quiet(Plugin[PluginConfig]):
     """Does nothing."""
+
+
+@pytest.mark.parametrize("path", ["/livez", "/state", "/metrics", "/nowhere"])
+async def test_no_answer_tells_a_version(path):
+    async with house() as (_, weir):
+        assert (await admin(weir, path)).head.get("server") is None

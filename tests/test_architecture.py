@@ -11,13 +11,14 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch upstream",
-    "exchange answer services scalars source relay upstream.dial upstream.incoming",
-    "metrics",
-    "plugin config routing buffer refusals server upstream.connection",
+    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse upstream",
+    "websocket upstream.switched upstream.mask upstream.query upstream.token",
+    "exchange answer services scalars prices source relay realtime upstream.dial upstream.incoming",
+    "metrics routing keys upstream.credentials",
+    "plugin config buffer refusals server tunnel upstream.connection",
     "registry attempts upstream.pool",
     "chain upstream.openai",
-    "responses upstream.tgi",
+    "responses upstream.azure upstream.tgi",
     "gateway",
     "app",
     "testing tour",

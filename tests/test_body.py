@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.body import multipart_field, replace_multipart_field, replace_value, top_level_values
+from proxy.body import (
+    multipart_field,
+    multipart_fields,
+    repeated_key,
+    replace_multipart_field,
+    replace_value,
+    top_level_values,
+)
 
 BLANKS = st.text(" \t\r\n", max_size=2)
 TEXTS = st.text(max_size=6) | st.sampled_from(["model", '"model":', "}", "\\", 'a"b', "ключ", "☺"])
@@ -100,6 +107,37 @@ def test_where_values_lie():
     assert list(top_level_values(body, "x")) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ("{}", None),
+        ('{"model":1,"n":1}', None),
+        ('{"model":1,"n":{"model":1},"x":[{"model":1},{"model":1}]}', None),
+        ('{"model":1,"x":"\\"model\\":","y":"model","z":{"n":"model"}}', None),
+        ('{"other":1,"other":2}', None),
+        ('{"model":1,"model":1}', "model"),
+        ('{"model" \n: 1 , "n":1, "model":null}', "model"),
+        ('{"model":1,"mod\\u0065l":1}', "model"),
+        ('{"\\u006e":1,"\\u006E":1}', "n"),
+        ('{"x":[{"y":{"n":1,"z":"}","n":2}}]}', "n"),
+        ('{"x":"\\u0041","n":1,"y":{"n":1}}', None),
+        ('[{"n":"a"},"n","n",{"n":["n","n"]}]', None),
+    ],
+)
+def test_a_key_that_stands_twice(body, key):
+    assert repeated_key(body.encode(), frozenset({"model", "n"})) == key
+
+
+@settings(max_examples=300)
+@given(objects(), spelled_values())
+def test_a_repeated_key_is_seen_in_any_spelling(pieces, value):
+    """Judged by the library's own parser, which hands out every member."""
+    seen = []
+    json.loads(joined(pieces, value), object_pairs_hook=lambda pairs: seen.append([key for key, _ in pairs]))
+    is_twice = any(keys.count("model") > 1 for keys in seen)
+    assert (repeated_key(joined(pieces, value), frozenset({"model"})) == "model") is is_twice
+
+
 def form(*parts):
     return b"".join(b"--edge\r\n" + part + b"\r\n" for part in parts) + b"--edge--\r\n"
 
@@ -138,6 +176,12 @@ MULTIPART = "multipart/form-data; boundary=edge"
 )
 def test_a_field_of_a_form(body, model):
     assert multipart_field(body, MULTIPART, "model") == model
+
+
+def test_all_fields_of_a_name():
+    body = form(text_part("model", "a"), FILE, text_part("x", "b"), text_part("model", "c"))
+    assert multipart_fields(body, MULTIPART, "model") == ["a", "c"]
+    assert multipart_fields(body, MULTIPART, "other") == []
 
 
 @pytest.mark.parametrize(

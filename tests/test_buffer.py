@@ -14,7 +14,7 @@ from proxy.chain import Placed
 from proxy.errors import BadAnswer, Outcome, PluginFailed, Rejected
 from proxy.exchange import Response
 from proxy.plugin import BodyFilter, Event, EventFilter, EventTap, FailureMode, Plugin, PluginConfig, Stage, Tap
-from tests.plugins import chain_of, idle
+from tests.recording import chain_of, idle
 
 ODD = b'{ "a":1.0, "a":1e400,\t"b":"\\u00e9\\/", "c":[ ]}\r\n'
 WORDS = testing.chat_events(["one", "two"])

@@ -9,7 +9,7 @@ from proxy import testing
 from proxy.chain import mode_of
 from proxy.errors import Outcome, PluginFailed, Rejected, StoreDown
 from proxy.plugin import Exchange, FailureMode, Key, Plugin, PluginConfig, Response, Target
-from tests.plugins import chain_of, completed, entry, idle, journal, of, outcomes
+from tests.recording import chain_of, completed, entry, idle, journal, of, outcomes
 
 STREAM = {"model": "m", "stream": True}
 COUNT: Key[int] = Key("count")
@@ -79,7 +79,7 @@ def test_a_chain_without_hooks_says_that_nothing_needs_to_be_asked():
     chain = chain_of(idle())
     asked = {name: value for name, value in vars(chain).items() if name.startswith(("sees_", "reads_"))}
     assert asked == dict.fromkeys(
-        ("reads_usage", "reads_bodies", "sees_requests", "sees_responses", "sees_completions", "sees_attempts"), False
+        ("reads_usage", "reads_bodies", "sees_requests", "sees_responses", "sees_attempts"), False
     )
 
 

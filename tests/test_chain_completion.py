@@ -10,7 +10,7 @@ from proxy import testing
 from proxy.errors import Outcome
 from proxy.plugin import BodyFilter, Exchange, Plugin, PluginConfig, Response, Usage
 from tests import wire
-from tests.plugins import completed, entry, journal, of, outcomes
+from tests.recording import completed, entry, journal, of, outcomes
 
 STREAM = {"model": "m", "stream": True}
 
@@ -116,7 +116,7 @@ async def test_on_complete_comes_once_when_a_plugin_crashes_and_not_for_those_no
 LOST = """
 server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0'}}
 upstreams: {{up: {{base_url: 'http://127.0.0.1:1/v1'}}}}
-plugins: [{{p: {{use: 'tests.plugins:Recording'}}}}, {{q: {{use: 'tests.plugins:Recording', refuses: {refuses}}}}}]
+plugins: [{{p: {{use: 'tests.recording:Recording'}}}}, {{q: {{use: 'tests.recording:Recording', refuses: {refuses}}}}}]
 routes: [{{name: r, match: {{path: /v1/x}}, targets: [up]}}]
 """
 

@@ -210,3 +210,50 @@ def test_an_answer_that_nobody_reads_ends_at_a_limit():
     assert not down.source.is_finished
     down.write(b"1")
     assert down.source.is_finished
+
+
+def switched():
+    transport = Transport()
+    down = Downstream(transport, "GET", is_http11=True, keep_alive=True)
+    down.switch(b"Switching Protocols", [(b"Sec-WebSocket-Accept", b"x")], OWN)
+    return transport, down
+
+
+def test_after_a_101_bytes_are_written_as_they_are():
+    transport, down = switched()
+    down.write(b"\x81\x02hi")
+    down.write(b"")
+    head = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\nx-weir-request-id: req_1\r\n"
+    assert transport.writes == [head + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b"\x81\x02hi"]
+    assert (down.is_started, down.keep_alive, down.sent) == (True, False, 4)
+
+
+async def test_a_fin_and_a_reset_are_what_the_app_sees_of_them():
+    """The rest of a slow app's bytes goes with the FIN, and is lost with the reset."""
+
+    async def ends(how):
+        ended = asyncio.Event()
+
+        async def serve(reader, writer):
+            down = Downstream(writer.transport, "GET", is_http11=True, keep_alive=True)
+            down.write(bytes(1000))
+            getattr(down, how)()
+            assert await reader.read(-1) == (b"heard" if how == "half_close" else b"")
+            getattr(down, how)()  # once more, on a connection that is going: nothing
+            writer.close()
+            ended.set()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            try:
+                seen = len(await reader.read(-1))
+            except ConnectionResetError:
+                seen = "reset"
+            else:
+                writer.write(b"heard")
+            writer.close()
+            await ended.wait()
+            return seen
+
+    assert await asyncio.wait_for(ends("half_close"), 10) == 1000
+    assert await asyncio.wait_for(ends("reset"), 10) == "reset"

@@ -1,6 +1,7 @@
 """Compressed bodies read beside their relay: chunk by chunk, bounded, and honest about what cannot be read."""
 
 import gzip
+import random
 import tracemalloc
 import zlib
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.encoding import MAX_RATIO_BYTES, Unreadable, decoder_for, is_plain
+from proxy.encoding import FREE_BYTES, MAX_RATIO, Unreadable, decoder_for, is_plain
 
 TEXT = b'data: {"choices": [{"delta": {"content": "a weir stands in a stream"}}]}\n\n' * 20
 
@@ -74,27 +75,57 @@ def test_a_body_that_is_not_in_its_encoding_is_unreadable(body):
         fed(b"gzip", body)
 
 
-def bomb(layers):
+def packed(size, layers=1):
+    """So many zero bytes, a thousandth of that."""
     packer = zlib.compressobj(9, wbits=31)
-    megabyte = bytes(2**20)
-    body = b"".join(packer.compress(megabyte) for _ in range(MAX_RATIO_BYTES // 2**20 + 1)) + packer.flush()
+    body = packer.compress(bytes(size)) + packer.flush()
     return body if layers == 1 else gzip.compress(body)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_bomb_ends_the_reading_and_takes_no_more_than_the_limit(layers):
-    body = bomb(layers)
-    assert len(body) < 2**18
+    body = packed(64 * 2**20, layers)
     tracemalloc.start()
     try:
-        with pytest.raises(Unreadable, match="unfolds to more than 67108864 bytes"):
+        with pytest.raises(Unreadable, match="unfolds to too much"):
             fed(b", ".join([b"gzip"] * layers), body)
-        assert tracemalloc.get_traced_memory()[1] < 2.5 * MAX_RATIO_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * max(FREE_BYTES, MAX_RATIO * len(body))
     finally:
         tracemalloc.stop()
 
 
 def test_many_small_members_are_bounded_as_one():
     member = gzip.compress(bytes(2**20))
-    with pytest.raises(Unreadable, match="unfolds to more than"):
-        fed(b"gzip", member * (MAX_RATIO_BYTES // 2**20 + 1))
+    with pytest.raises(Unreadable, match="unfolds to too much"):
+        fed(b"gzip", member * 65)
+
+
+def test_many_small_chunks_are_bounded_as_one():
+    body, given = packed(64 * 2**20), []
+
+    def drip(decoder):
+        given.extend(len(decoder.feed(body[at : at + 1])) for at in range(len(body)))
+
+    with pytest.raises(Unreadable, match="unfolds to too much"):
+        drip(decoder_for(b"gzip"))
+    assert sum(given) <= FREE_BYTES + MAX_RATIO * len(body)
+
+
+def test_a_large_body_of_what_shrinks_well_is_read():
+    """Events that differ in a token and its number, flushed one by one: 10 MB of them."""
+    event = 'data: {"id":"chatcmpl-1","created":1760000000,"model":"m","choices":[{"delta":{"content":"%d"}}]}\n\n'
+    packer, decoder, given = zlib.compressobj(9, wbits=31), decoder_for(b"gzip"), 0
+    for number in range(100_000):
+        packed_event = packer.compress((event % number).encode()) + packer.flush(zlib.Z_SYNC_FLUSH)
+        given += len(decoder.feed(packed_event))
+    assert given > 2 * FREE_BYTES
+
+
+def test_one_chunk_may_unfold_to_so_much(monkeypatch):
+    noise = random.Random(1).randbytes(2**20)
+    body = gzip.compress(noise)
+    monkeypatch.setattr("proxy.encoding.MAX_CHUNK_BYTES", 2**20)
+    assert fed(b"gzip", body) == [noise]
+    monkeypatch.setattr("proxy.encoding.MAX_CHUNK_BYTES", 2**20 - 1)
+    with pytest.raises(Unreadable, match="unfolds to too much"):
+        fed(b"gzip", body)

@@ -5,7 +5,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import testing
-from proxy.errors import ClientFault, NotFound, TooLarge
+from proxy.errors import ClientFault, NotFound
 from proxy.exchange import Attempt, Key, Request, Response, Target, endpoint_of
 
 COUNT: Key[int] = Key("count")
@@ -25,9 +25,9 @@ class Upload:
         return not self.pieces
 
 
-def request(*pieces, limit=100, **headers):
+def request(*pieces, **headers):
     fields = CIMultiDictProxy(CIMultiDict(headers))
-    return Request("POST", "/v1/chat/completions?a=%20b", fields, upload=Upload(*pieces), limit=limit)
+    return Request("POST", "/v1/chat/completions?a=%20b", fields, upload=Upload(*pieces))
 
 
 def test_a_target_is_path_and_query_undecoded():
@@ -50,16 +50,6 @@ async def test_an_upload_comes_as_it_comes_and_only_once():
     assert [chunk async for chunk in asked.upload()] == []
 
 
-@pytest.mark.parametrize("pieces", [[bytes(101)], [bytes(60), bytes(41)], [bytes(1)] * 101])
-async def test_a_body_past_the_limit_is_too_large(pieces):
-    with pytest.raises(TooLarge, match=r"larger than 100 bytes \(server.max_request_bytes\)"):
-        await request(*pieces).body()
-
-
-async def test_a_body_of_the_limit_is_not():
-    assert len(await request(bytes(60), bytes(40)).body()) == 100
-
-
 async def test_json_that_is_none_is_the_clients_fault():
     with pytest.raises(ClientFault, match="not valid JSON") as refused:
         await request(b'{"a":').json()
@@ -71,6 +61,14 @@ async def test_a_replaced_body_is_parsed_anew():
     assert await asked.json() == {"a": 1}
     asked.replace_body(b'{"a":2}')
     assert (await asked.body(), await asked.json(), asked.is_replaced) == (b'{"a":2}', {"a": 2}, True)
+
+
+async def test_a_replaced_body_may_name_another_model():
+    asked = request(b'{"model":"a"}')
+    asked.replace_body(b'{"model":"a","x":1}')
+    assert (asked.model, asked.is_model_read) == (None, False)
+    asked.replace_body(b'{"model":"b"}', model="b")
+    assert (asked.model, asked.is_model_read) == ("b", True)
 
 
 async def test_a_client_that_waits_to_be_asked_is_asked_when_its_body_is_wanted():
@@ -116,6 +114,8 @@ def test_a_content_type_without_its_parameters(content_type, seen):
         ("/v1/batches", "batches"),
         ("/v1/uploads/u/parts", "uploads"),
         ("/v1/fine_tuning/jobs", "fine_tuning"),
+        ("/v1/realtime", "realtime"),
+        ("/v1/realtime/client_secrets", "realtime"),
         ("/", "generate"),
         ("/generate", "generate"),
         ("/generate_stream", "generate"),

@@ -137,7 +137,7 @@ async def test_nothing_of_headers_queries_bodies_or_credentials_is_ever_logged(s
     assert CANARY in str(upstream.last)
     assert CANARY not in told
     assert CANARY not in out.getvalue().decode()
-    assert len(out.getvalue().splitlines()) == 2
+    assert len(out.getvalue().splitlines()) == 3
 
 
 class Bad(Plugin[PluginConfig]):

@@ -110,7 +110,7 @@ async def test_what_the_counts_say(page):
     assert 'weir_requests_total{endpoint="chat",outcome="ok",route="named"} 1.0' in lines
     assert 'weir_requests_total{endpoint="other",outcome="client_error",route="none"} 1.0' in lines
     assert 'weir_attempts_total{outcome="ok",upstream="up"} 4.0' in lines
-    assert 'weir_plugin_errors_total{plugin="broken"} 4.0' in lines
+    assert 'weir_plugin_errors_total{plugin="broken"} 5.0' in lines
     assert 'weir_in_flight_requests{route="v1"} 0.0' in lines
     assert 'weir_upstream_in_flight{upstream="up"} 0.0' in lines
     assert 'weir_request_duration_seconds_count{endpoint="chat",route="v1"} 2.0' in lines

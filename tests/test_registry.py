@@ -13,7 +13,7 @@ from typing_extensions import override
 from proxy import app, cli, config, registry, testing
 from proxy.plugin import BodyFilter, Exchange, FailureMode, Key, Plugin, PluginConfig, Response
 from proxy.source import ConfigError
-from tests.plugins import entry, journal
+from tests.recording import entry, journal
 
 PRINCIPAL: Key[str] = Key("principal")
 HERE = __name__
@@ -289,7 +289,7 @@ def test_weir_serve_says_which_plugin_cannot_start(tmp_path: pathlib.Path, monke
         monkeypatch.setattr(f"proxy.cli.{prepares}", lambda: None)
     file = tmp_path / "config.yaml"
     server = "server: {listen: '127.0.0.1:0', admin: '127.0.0.1:0'}\n"
-    file.write_text(server + YAML % "  - bad: {use: 'tests.plugins:Recording', fails: lifespan}")
+    file.write_text(server + YAML % "  - bad: {use: 'tests.recording:Recording', fails: lifespan}")
     with contextlib.redirect_stderr(io.StringIO()) as said:
         assert cli.main(["serve", "--config", str(file)]) == 1
     assert said.getvalue().startswith(f"{file}:4 plugins[0].bad: plugin 'bad' cannot start: RuntimeError: bad fails in")

@@ -1,6 +1,8 @@
 """The edge: what it lets in, what its refusals look like, and one id on every answer."""
 
+import asyncio
 import contextlib
+import io
 import re
 
 import orjson
@@ -218,16 +220,8 @@ async def test_an_absolute_target_reaches_the_configured_upstream_only(line):
     "junk",
     [
         b"\x16\x03\x01\x02\x00\x01\x00",
-        b"GET /v1/models\r\n\r\n",
-        b"GET /v1/models HTTP/9.9\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\nhost: a\r\nbad name: 1\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\nhost: a\r\nx: a\x00b\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\nhost: a\r\nx: " + b"v" * 70_000 + b"\r\n\r\n",
         b"GET /" + b"p" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
     ],
     ids=lambda junk: repr(junk[:60]),
@@ -237,8 +231,43 @@ async def test_what_is_not_http_is_told_in_openais_shape(junk):
         answer = await wire.fetch(weir.url, junk + b"\r\n")
     assert is_refusal(answer)
     assert orjson.loads(answer.body)["error"]["code"] == "bad_http"
+    assert answer.head.start == b"HTTP/1.1 400 Bad Request"
     assert answer.head.get("content-type").startswith("application/json")
     assert re.fullmatch("req_[0-9a-f]{24}", answer.head.get("x-weir-request-id"))
+    assert not upstream.requests
+
+
+async def test_what_is_not_http_is_logged_and_counted():
+    stdout = io.BytesIO()
+    async with testing.upstream(testing.answer(b"{}")) as upstream:
+        text = (
+            'server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}\n'
+            f'upstreams: {{up: {{base_url: "{upstream.url}/v1"}}}}\nroutes: [{{name: default, targets: [up]}}]\n'
+        )
+        async with testing.configured(text, stdout) as weir:
+            answer = await wire.fetch(weir.url, b"hello\r\n\r\n")
+            assert (
+                b'weir_requests_total{endpoint="other",outcome="client_error",route="none"} 1.0' in weir.metrics.page()
+            )
+    line = orjson.loads(stdout.getvalue())
+    assert line["id"] == answer.head.get("x-weir-request-id")
+    assert (line["status"], line["error"], line["path"], line["outcome"]) == (400, "bad_http", "", "client_error")
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
+async def test_no_request_asks_for_a_tunnel_or_for_its_own_echo(method):
+    async with house() as (upstream, weir):
+        answer = await wire.fetch(weir.url, f"{method} /v1/models HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+    assert is_refusal(answer)
+    assert orjson.loads(answer.body)["error"]["code"] == "bad_method"
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "identity, chunked", "chunked, chunked"])
+async def test_a_body_is_coded_for_its_transfer_as_chunks_or_not_at_all(coding):
+    async with house() as (upstream, weir):
+        request = f"POST /v1/files HTTP/1.1\r\nhost: a\r\ntransfer-encoding: {coding}\r\n\r\n0\r\n\r\n"
+        assert is_refusal(await wire.fetch(weir.url, request.encode()))
     assert not upstream.requests
 
 
@@ -254,12 +283,34 @@ async def test_a_body_that_is_not_framed_as_it_says_is_the_clients_fault(body):
     assert not [received for received in upstream.requests if received.body]
 
 
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/chat/completions"])
+async def test_a_body_that_breaks_when_it_is_under_way_is_told_at_once(path):
+    """Also to a plugin that waits for all of it."""
+    async with (
+        testing.upstream(testing.answer(b"{}")) as upstream,
+        testing.weir(upstream, ["guard"]) as weir,
+        wire.connected(weir.url) as client,
+    ):
+        await client.send(f"POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        await wire.until(lambda: weir.in_flight)
+        await client.send(b"5\r\nhello\r\n")
+        await asyncio.sleep(0.01)
+        await client.send(b"-1\r\n")
+        answer = await client.answer("POST")
+        assert is_refusal(answer)
+        assert orjson.loads(answer.body)["error"]["code"] == "bad_body"
+        assert answer.head.get("connection") == "close"
+        assert await client.ends()
+    assert not [received for received in upstream.requests if received.body == b"hello"]
+
+
 @pytest.mark.parametrize(
     ("framing", "body"),
     [
         ("content-length: 101", b""),
         ("content-length: 101", bytes(101)),
         ("transfer-encoding: chunked", b"65\r\n" + bytes(101) + b"\r\n0\r\n\r\n"),
+        ("transfer-encoding: chunked", b"65\r\n" + bytes(101) + b"\r\n"),
     ],
 )
 async def test_too_large_a_body_is_413_in_openais_shape(framing, body):
@@ -273,6 +324,23 @@ async def test_too_large_a_body_is_413_in_openais_shape(framing, body):
     assert (answer.status, error["code"], error["type"]) == (413, "request_too_large", "invalid_request_error")
     assert "server.max_request_bytes" in error["message"]
     assert answer.head.get("x-weir-request-id")
+    assert answer.head.get("connection") == "close"
+    assert not upstream.requests
+
+
+async def test_a_body_that_grows_past_the_limit_is_413_and_closes():
+    async with (
+        testing.upstream(testing.answer(b"{}")) as upstream,
+        testing.weir(upstream, server="max_request_bytes: 100B") as weir,
+        wire.connected(weir.url) as client,
+    ):
+        await client.send(b"POST /v1/files HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+        await wire.until(lambda: weir.in_flight)
+        for _ in range(2):
+            await client.send(b"3c\r\n" + bytes(60) + b"\r\n")
+            await asyncio.sleep(0.01)
+        answer = await client.answer("POST")
+        assert (answer.status, answer.head.get("connection")) == (413, "close")
     assert not upstream.requests
 
 

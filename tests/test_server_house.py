@@ -37,6 +37,7 @@ async def test_what_nobody_caught_is_a_500_in_openais_shape(error, caplog):
     assert orjson.loads(answer.body)["error"]["type"] == "server_error"
     assert answer.head.get("x-weir-request-id") == answer.head.get("x-request-id")
     assert answer.head.get("connection") == "close"
+    assert [answer.head.get("server"), answer.head.get("date")] == [None, None]
     assert b"sk-secret" not in answer.body
     assert "request failed at the edge" in caplog.text
 

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy import cli, tour
-from proxy.tour import CALLS, Seen, table, tokens_of
+from proxy.tour import CALLS, Seen, costs, table, tokens_of
 
 
 def test_the_demo_prints_a_row_for_each_call_and_exits_0(capsys, monkeypatch):
@@ -14,13 +14,14 @@ def test_the_demo_prints_a_row_for_each_call_and_exits_0(capsys, monkeypatch):
     out, err = capsys.readouterr()
     first, _, head, *rows, _, last = out.splitlines()
     assert first.startswith("weir demo: ")
-    assert head.split() == ["call", "status", "first", "byte", "total", "Weir", "adds", "tokens"]
+    assert head.split() == ["call", "status", "first", "byte", "total", "Weir", "adds", "tokens", "cost,", "USD"]
     assert [row[:18].rstrip() for row in rows] == [name for name, _, _ in CALLS]
     for row in rows:
-        status, *figures, tokens = row[18:].split()
+        status, *figures, tokens, usd = row[18:].split()
         assert status == "200"
         assert figures[1::2] == ["ms"] * 3
         assert int(tokens) > 0
+        assert 0 < float(usd) < 0.001
     assert "OPENAI_BASE_URL=http://127.0.0.1:8080/v1" in last
     assert "Traceback" not in err
 
@@ -33,14 +34,20 @@ def test_the_demo_fails_where_a_call_does(capsys, monkeypatch):
 
 
 def test_the_table_lines_up():
-    seen = [Seen(200, 0.1604, 1.0, 49), Seen(200, 0.15, 2.25, 49), Seen(200, 0.1, 0.2, None), Seen(500, 0.001, 0.01, 8)]
-    assert table(seen, [0.00034, 0.0, 0.001, 0.0125]) == [
-        "call               status  first byte     total  Weir adds  tokens",
-        "chat                  200      160 ms   1000 ms    0.34 ms      49",
-        "chat, streamed        200      150 ms   2250 ms    0.00 ms      49",
-        "chat with a tool      200      100 ms    200 ms    1.00 ms       -",
-        "embeddings            500        1 ms     10 ms   12.50 ms       8",
+    figures = [(200, 0.1604, 1.0, 49), (200, 0.15, 2.25, 49), (200, 0.1, 0.2, None), (500, 0.001, 0.01, 8)]
+    seen = [Seen(str(number), *figure) for number, figure in enumerate(figures)]
+    assert table(seen, [0.00034, 0.0, 0.001, 0.0125], {"0": "0.0000291", "3": "0"}) == [
+        "call               status  first byte     total  Weir adds  tokens   cost, USD",
+        "chat                  200      160 ms   1000 ms    0.34 ms      49   0.0000291",
+        "chat, streamed        200      150 ms   2250 ms    0.00 ms      49           -",
+        "chat with a tool      200      100 ms    200 ms    1.00 ms       -           -",
+        "embeddings            500        1 ms     10 ms   12.50 ms       8           0",
     ]
+
+
+def test_the_costs_are_those_of_the_ledger():
+    lines = b'{"log":"access","id":"a"}\n{"log":"ledger","id":"a","cost_usd":"0.1"}\n{"log":"ledger","id":"b","cost_usd":null}\n'
+    assert costs(lines) == {"a": "0.1"}
 
 
 @pytest.mark.parametrize(

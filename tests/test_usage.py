@@ -63,6 +63,140 @@ OBJECTS: dict[str, tuple[dict[str, Any], Usage | None]] = {
         {"finish_reason": "length", "generated_tokens": 2, "prefill": [{"id": 1}, {"id": 2}, {"id": 3}], "tokens": []},
         Usage(3, 2),
     ),
+    "xai, reasoning beside the completion": (
+        {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": 135,
+            "completion_tokens_details": {"reasoning_tokens": 94},
+        },
+        Usage(32, 103, reasoning_tokens=94),
+    ),
+    "gemini, thoughts in the total alone": (
+        {"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623},
+        Usage(20, 603, reasoning_tokens=405),
+    ),
+    "gemini, nothing but thoughts yet": (
+        {"prompt_tokens": 20, "completion_tokens": 0, "total_tokens": 30},
+        Usage(20, 10, reasoning_tokens=10),
+    ),
+    "anthropic": (
+        {
+            "input_tokens": 4,
+            "cache_creation_input_tokens": 30,
+            "cache_read_input_tokens": 500,
+            "cache_creation": {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 0},
+            "output_tokens": 60,
+            "output_tokens_details": {"thinking_tokens": 40},
+        },
+        Usage(534, 60, cached_input_tokens=500, cache_write_tokens=30, reasoning_tokens=40),
+    ),
+    "anthropic, nothing cached": (
+        {"input_tokens": 4, "cache_creation_input_tokens": None, "cache_read_input_tokens": 0, "output_tokens": 6},
+        Usage(4, 6),
+    ),
+    "anthropic's words, the whole prompt": (
+        {
+            "prompt_tokens": 534,
+            "cache_read_input_tokens": 500,
+            "cache_creation_input_tokens": 30,
+            "completion_tokens": 6,
+        },
+        Usage(534, 6, cached_input_tokens=500, cache_write_tokens=30),
+    ),
+    "anthropic's words beside responses'": (
+        {
+            "input_tokens": 534,
+            "input_tokens_details": {"cached_tokens": 500},
+            "cache_read_input_tokens": 500,
+            "output_tokens": 6,
+        },
+        Usage(534, 6, cached_input_tokens=500),
+    ),
+    "cached tokens outside the prompt": (
+        {
+            "prompt_tokens": 4,
+            "completion_tokens": 6,
+            "total_tokens": 510,
+            "prompt_tokens_details": {"cached_tokens": 500},
+        },
+        Usage(504, 6, cached_input_tokens=500),
+    ),
+    "as many cached as reasoning": (
+        {
+            "prompt_tokens": 70,
+            "completion_tokens": 6,
+            "total_tokens": 140,
+            "prompt_tokens_details": {"cached_tokens": 64},
+            "completion_tokens_details": {"reasoning_tokens": 64},
+        },
+        Usage(70, 70, cached_input_tokens=64, reasoning_tokens=64),
+    ),
+    "mistral, a recording": (
+        {"prompt_audio_seconds": 12, "prompt_tokens": 3, "total_tokens": 419, "completion_tokens": 41},
+        Usage(378, 41),
+    ),
+    "deepseek": (
+        {
+            "prompt_tokens": 20,
+            "completion_tokens": 7,
+            "total_tokens": 27,
+            "prompt_cache_hit_tokens": 12,
+            "prompt_cache_miss_tokens": 8,
+        },
+        Usage(20, 7, cached_input_tokens=12),
+    ),
+    "moonshot, together": (
+        {"prompt_tokens": 20, "completion_tokens": 7, "total_tokens": 27, "cached_tokens": 16},
+        Usage(20, 7, cached_input_tokens=16),
+    ),
+    "image": (
+        {"total_tokens": 4210, "input_tokens": 50, "output_tokens": 4160, "input_tokens_details": {"image_tokens": 40}},
+        Usage(50, 4160),
+    ),
+    "a total beyond what explains it": (
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 10,
+            "total_tokens": 50,
+            "completion_tokens_details": {"reasoning_tokens": 7},
+        },
+        Usage(10, 10, reasoning_tokens=7),
+    ),
+    "a total that says less": ({"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 5}, Usage(10, 10)),
+    "a total without a completion": ({"prompt_tokens": 10, "total_tokens": 50}, Usage(10)),
+    "a total without a prompt": ({"completion_tokens": 10, "total_tokens": 50}, Usage(0, 10)),
+    "a total alone": ({"total_tokens": 50}, None),
+    "totals that are no counts": (
+        {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 2**53 + 1, "reasoning_tokens": "9"},
+        Usage(10, 10),
+    ),
+    "parts that are more than their whole": (
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 8},
+            "completion_tokens_details": {"reasoning_tokens": 50},
+        },
+        Usage(10, 5, cached_input_tokens=8, cache_write_tokens=2, reasoning_tokens=5),
+    ),
+    "more cached than there was": (
+        {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1000}},
+        Usage(10, 5, cached_input_tokens=10),
+    ),
+    "parts of nothing": ({"completion_tokens": 0, "cached_tokens": 5, "reasoning_tokens": 5}, Usage()),
+    "parts that are no counts": (
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": -3, "cache_write_tokens": 1.0},
+            "completion_tokens_details": {"reasoning_tokens": True},
+        },
+        Usage(10, 5),
+    ),
+    "the largest count": ({"prompt_tokens": 2**53, "completion_tokens": 2**53 + 1}, Usage(2**53)),
+    "fractions": ({"prompt_tokens": 10.0, "completion_tokens": 5}, Usage(0, 5)),
     "explicit zero": ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, Usage()),
     "one count is null": ({"prompt_tokens": 5, "completion_tokens": None}, Usage(5)),
     "all counts are null": ({"prompt_tokens": None, "completion_tokens": None}, None),
@@ -117,6 +251,17 @@ def token(index: int, **more: Any) -> dict[str, Any]:
 
 
 ZERO = counts(0, 0)
+ANTHROPIC = {
+    "type": "message_start",
+    "message": {
+        "usage": {
+            "input_tokens": 5,
+            "cache_creation_input_tokens": 4,
+            "cache_read_input_tokens": 20,
+            "output_tokens": 1,
+        }
+    },
+}
 STREAMS: dict[str, tuple[list[Any], Usage | None]] = {
     "none": ([chunk(None, 0), chunk(None, 0)], None),
     "at the end, of no choice": ([chunk(None, 0), chunk(counts(9, 2))], Usage(9, 2)),
@@ -162,6 +307,37 @@ STREAMS: dict[str, tuple[list[Any], Usage | None]] = {
         [{"type": "transcript.text.done", "usage": {"type": "duration", "seconds": 3}}],
         None,
     ),
+    "image": (
+        [
+            {"type": "image_generation.partial_image", "b64_json": "x"},
+            {
+                "type": "image_generation.completed",
+                "usage": {"input_tokens": 9, "output_tokens": 2, "total_tokens": 11},
+            },
+        ],
+        Usage(9, 2),
+    ),
+    "xai, growing with every chunk": (
+        [chunk({**counts(9, made), "total_tokens": 49 + made, "reasoning_tokens": 40}, 0) for made in (1, 2, 3)],
+        Usage(9, 43, reasoning_tokens=40),
+    ),
+    "anthropic": ([ANTHROPIC, {"type": "message_delta", "usage": {"output_tokens": 15}}], Usage(29, 15, 20, 4)),
+    "anthropic, counted again at the end": (
+        [
+            ANTHROPIC,
+            {
+                "type": "message_delta",
+                "usage": {"input_tokens": 6, "cache_read_input_tokens": None, "output_tokens": 15},
+            },
+        ],
+        Usage(30, 15, 20, 4),
+    ),
+    "anthropic, cut": ([ANTHROPIC, {"type": "content_block_delta", "delta": {"text": "x"}}], Usage(29, 1, 20, 4)),
+    "anthropic, nothing said": (
+        [ANTHROPIC, {"type": "message_delta", "usage": {"output_tokens": 0}}],
+        Usage(29, 0, 20, 4),
+    ),
+    "anthropic without its usage": ([{"type": "message_start", "message": "x"}, {"type": "message_start"}], None),
     "tgi native": ([token(1), token(2), token(3, generated_text="xxx")], Usage(0, 3)),
     "tgi native, cut": ([token(1), token(2)], Usage(0, 2)),
     "tgi native with details": (
@@ -181,7 +357,20 @@ def test_usage_of_a_stream(values: list[Any], usage: Usage | None) -> None:
     assert reader.total() == usage
 
 
-NAMES = ["choices", "usage", "x_groq", "timings", "details", "response", "token", "index", "prompt_tokens", "prefill"]
+NAMES = [
+    "choices",
+    "usage",
+    "x_groq",
+    "timings",
+    "details",
+    "response",
+    "token",
+    "index",
+    "prompt_tokens",
+    "prefill",
+    "message",
+    "type",
+]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
@@ -197,3 +386,30 @@ def test_no_json_raises(values: list[Any]) -> None:
         reader.see(value)
         assert isinstance(usage_from_body(value), Usage | None)
     assert isinstance(reader.total(), Usage | None)
+
+
+NUMBER = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.integers(0, 9)
+COUNTS = [
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "reasoning_tokens",
+    "prompt_audio_seconds",
+    "prompt_n",
+    "cache_n",
+    "generated_tokens",
+]
+
+
+@given(st.dictionaries(st.sampled_from(COUNTS), NUMBER))
+@settings(max_examples=500, deadline=None)
+def test_no_part_is_more_than_its_whole_whatever_is_reported(reported):
+    usage = usage_from_object(reported)
+    if usage is not None:
+        assert 0 <= usage.cached_input_tokens + usage.cache_write_tokens <= usage.input_tokens <= 3 * 2**53
+        assert 0 <= usage.reasoning_tokens <= usage.output_tokens <= 2 * 2**53

@@ -62,12 +62,13 @@ def stream_request(port: int, events: int, interval_ms: int) -> bytes:
     return _request(port, {"max_tokens": events, "stream": True, "metadata": {"interval_ms": str(interval_ms)}})
 
 
-def stream_order(body: bytes) -> tuple[int, float] | None:
-    """(events, seconds between two) that a request asks for; None: no stream."""
+def stream_order(body: bytes) -> tuple[int, float, bytes] | None:
+    """(events, seconds between two, what comes after them) that a request asks for; None: no stream."""
     if b'"stream":true' not in body:
         return None
     asked = orjson.loads(body)
-    return int(asked["max_tokens"]), int(asked["metadata"]["interval_ms"]) / 1000
+    end = LAST + USAGE + DONE if "stream_options" in asked else LAST + DONE
+    return int(asked["max_tokens"]), int(asked["metadata"]["interval_ms"]) / 1000, end
 
 
 def _answer(content: str) -> bytes:
@@ -99,5 +100,6 @@ STREAM_HEAD = (
 )
 TOKEN = _chunk({"content": " token"}, None)
 LAST = _chunk({}, "stop")
+USAGE = _event(orjson.dumps({**_CHUNK, "choices": [], "usage": {"prompt_tokens": 87, "completion_tokens": 61}}))
 DONE = _event(b"[DONE]") + STREAM_END
 EVENTS_AFTER_TOKENS = 2  # the finish chunk and [DONE]

@@ -4,6 +4,7 @@ A further Weir variant is one more entry of `VARIANTS`: a name, what its config 
 """
 
 import getpass
+import hashlib
 import http.client
 import os
 import shutil
@@ -58,6 +59,8 @@ http {{
     }}
 }}
 """
+_KEY = hashlib.sha256(b"sk-bench").hexdigest()
+_PRICES = Path(__file__).parents[2] / "config/prices.yaml"
 _WEIR_CONFIG = """\
 server: {{listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}"}}
 upstreams: {{mock: {{base_url: "http://127.0.0.1:{upstream}/v1", api_key: bench-key}}}}
@@ -107,6 +110,11 @@ VARIANTS = (
             IDLE_MB: Budget(60),
             STREAM_KB: Budget(30, goal=25),
         },
+    ),
+    Variant(
+        "weir + auth and metering",
+        f'plugins: [{{auth: {{keys: [{{name: bench, sha256: "{_KEY}"}}]}}}}, {{metering: {{prices: "{_PRICES}"}}}}]\n',
+        {REQUEST_US: Budget(5.5, times_nginx=True), EVENT_US: Budget(1.45, times_nginx=True, goal=1.25)},
     ),
     Variant(
         "weir + tap and filter",

@@ -112,5 +112,5 @@ def test_memory_per_stream_and_cpu_per_event_come_from_a_stream_result() -> None
 
 def test_the_upstream_reads_its_orders_from_the_request() -> None:
     body = payload.stream_request(8080, events=40, interval_ms=50).partition(b"\r\n\r\n")[2]
-    assert payload.stream_order(body) == (40, 0.05)
+    assert payload.stream_order(body) == (40, 0.05, payload.LAST + payload.DONE)
     assert payload.stream_order(payload.chat_request(8080).partition(b"\r\n\r\n")[2]) is None

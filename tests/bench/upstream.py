@@ -23,10 +23,11 @@ _BACKLOG = 1024
 
 
 class _Stream:
-    def __init__(self, transport: asyncio.Transport, events: int, interval: float) -> None:
+    def __init__(self, transport: asyncio.Transport, events: int, interval: float, end: bytes) -> None:
         self._transport = transport
         self._left = events - 1
         self._interval = interval
+        self._end = end
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + random.random() * interval
         transport.write(payload.STREAM_HEAD + payload.TOKEN)
@@ -34,7 +35,7 @@ class _Stream:
 
     def _tick(self) -> None:
         if not self._left:
-            self._transport.write(payload.LAST + payload.DONE)
+            self._transport.write(self._end)
             return
         self._left -= 1
         self._transport.write(payload.TOKEN)

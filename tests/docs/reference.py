@@ -1,4 +1,4 @@
-"""The key tables of docs/configuration.md, made from the models: `python -m tests.docs.reference --write` renews them."""
+"""The key tables of the pages in docs, made from the models: `python -m tests.docs.reference --write` renews them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,50 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from proxy import config, scalars
+from plugins import guard, metering, sse_keepalive
+from plugins.auth import settings as auth
+from plugins.guard import caps
+from proxy import config, prices, scalars
 from proxy.plugin import PluginConfig
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGES = sorted((pathlib.Path(__file__).parents[2] / "docs").glob("*.md"))
 MODELS: dict[str, type[BaseModel]] = {
     "config": config.Config,
     "server": config.Server,
     "upstream": config.Upstream,
     "timeouts": config.Timeouts,
     "tls": config.Tls,
+    "token": config.Token,
     "route": config.Route,
     "match": config.Match,
     "target": config.Target,
+    "price": prices.Price,
     "plugin": PluginConfig,
+    "auth": auth.AuthConfig,
+    "auth_key": auth.KeySettings,
+    "auth_jwt": auth.JwtSettings,
+    "metering": metering.MeteringConfig,
+    "sse_keepalive": sse_keepalive.KeepaliveConfig,
+    "guard": guard.GuardConfig,
+    "guard_max_tokens": caps.MaxTokens,
 }
 
 _REGION = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end of keys -->)", re.DOTALL)
 _HEAD = "| key | value | default | meaning |\n|---|---|---|---|\n"
 _PATTERNS = {
     TypeAdapter(kind).json_schema()["pattern"]: word
-    for word, kind in {"duration": config.Duration, "address": config.Address, "name": scalars.Name}.items()
+    for word, kind in {
+        "duration": config.Duration,
+        "address": config.Address,
+        "name": scalars.Name,
+        "date": scalars.Expiry,
+        "price": prices.Usd,
+        "`bearer`, `header:NAME`, `query:NAME`": scalars.Placement,
+    }.items()
 }
 _TYPES = {"string": "text", "boolean": "`true`, `false`", "array": "list", "object": "mapping"}
 
@@ -49,10 +68,14 @@ def sections(page: str) -> list[str]:
 def table(model: type[BaseModel]) -> str:
     schema = model.model_json_schema()
     parts = schema.get("$defs", {})
-    rows = (
-        _row(name, field, _resolved(schema["properties"][name], parts)) for name, field in model.model_fields.items()
-    )
+    rows = (_row(name, field, _resolved(schema["properties"][name], parts)) for name, field in fields(model).items())
     return _HEAD + "".join(rows)
+
+
+def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Without those that every plugin has, which have a table of their own."""
+    plain = PluginConfig.model_fields if model is not PluginConfig else {}
+    return {name: field for name, field in model.model_fields.items() if name not in plain}
 
 
 def _row(name: str, field: FieldInfo, schema: dict[str, Any]) -> str:
@@ -92,12 +115,13 @@ def _default(field: FieldInfo, word: str) -> str:
         return "" if field.default_factory in (dict, list) else "its defaults"
     if field.default is None:
         return "`none`" if "`none`" in word else ""
-    written = str(field.default)
+    written = f"[{', '.join(field.default)}]" if isinstance(field.default, list) else str(field.default)
     return f"`{written.lower() if isinstance(field.default, bool) else written}`"
 
 
 if __name__ == "__main__":
-    if "--write" in sys.argv:
-        PAGE.write_text(renewed(PAGE.read_text()))
-    else:
-        print(renewed(PAGE.read_text()), end="")
+    for page in PAGES:
+        if "--write" in sys.argv:
+            page.write_text(renewed(page.read_text()))
+        else:
+            print(renewed(page.read_text()), end="")

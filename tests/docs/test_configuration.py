@@ -1,8 +1,9 @@
-"""docs/configuration.md is true: its tables are the models', its YAML passes `weir check`, its errors are the real ones."""
+"""The pages in docs are true: their tables are the models', their YAML passes `weir check`, errors are the real ones."""
 
 import os
 import pathlib
 import re
+import shutil
 import sys
 import types
 
@@ -11,11 +12,13 @@ import yaml
 
 from proxy import cli
 from proxy.plugin import Plugin, PluginConfig
-from tests.docs.reference import MODELS, PAGE, renewed, sections
+from tests.docs.reference import MODELS, PAGES, fields, renewed, sections
 
 ROOT = pathlib.Path(__file__).parents[2]
-TEXT = PAGE.read_text()
-BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+TEXTS = {page.name: page.read_text() for page in PAGES}
+TEXT = TEXTS["configuration.md"]
+BLOCKS = [block for text in TEXTS.values() for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+FILES = [found for text in TEXTS.values() for found in re.findall(r"```yaml (keys\.yaml)\n(.*?)```", text, re.DOTALL)]
 WRONG = re.search(r"```yaml wrong\n(.*?)```\n\n```text\n(.*?)```", TEXT, re.DOTALL)
 SECTIONS = {
     "upstreams": 'upstreams: {openai: {base_url: "https://api.openai.com/v1"}}\n',
@@ -33,12 +36,15 @@ class Tagging(Plugin[TaggingConfig]):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where the page's files, variables and plugin are."""
+    """Where the pages' files, variables and plugin are."""
     module = types.ModuleType("tagging")
     module.Tagging = Tagging
     monkeypatch.setitem(sys.modules, "tagging", module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    for file, text in FILES:
+        pathlib.Path(file).write_text(text)
+    shutil.copy(ROOT / "config/prices.yaml", tmp_path)
     for file in ("secrets/openai", "certs/ca.pem"):
         pathlib.Path(file).parent.mkdir()
         pathlib.Path(file).write_text("sk-2\n")
@@ -46,8 +52,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_tables_are_the_models():
-    assert renewed(TEXT) == TEXT, "run `python -m tests.docs.reference --write`"
-    assert sorted(sections(TEXT)) == sorted(MODELS)
+    for text in TEXTS.values():
+        assert renewed(text) == text, "run `python -m tests.docs.reference --write`"
+    assert sorted(name for text in TEXTS.values() for name in sections(text)) == sorted(MODELS)
 
 
 def test_every_key_says_what_it_means():
@@ -59,7 +66,7 @@ def test_every_key_says_what_it_means():
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
 def test_every_block_passes_weir_check(block, folder, capsys):
-    missing = [more for key, more in SECTIONS.items() if f"{key}:" not in block]
+    missing = [more for key, more in SECTIONS.items() if not re.search(f"^{key}:", block, re.MULTILINE)]
     pathlib.Path("config.yaml").write_text(block + "".join(missing))
     assert cli.main(["check", "config.yaml"]) == 0, capsys.readouterr().err
 
@@ -79,13 +86,14 @@ def keys(value):
 
 def test_every_key_has_an_example():
     shown = {key for block in BLOCKS for key in keys(yaml.safe_load(block))}
-    every = {key for model in MODELS.values() for key in model.model_fields}
+    every = {key for model in MODELS.values() for key in fields(model)}
     assert every - shown == {"redis"}  # no plugin of this version keeps anything there
 
 
-def test_every_page_that_it_names_is_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (PAGE.parent / target).exists(), target
+def test_every_page_that_they_name_is_there():
+    for text in TEXTS.values():
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (PAGES[0].parent / target).exists(), target
 
 
 def test_the_config_that_ships_passes_without_a_key_and_with_one(monkeypatch, capsys):

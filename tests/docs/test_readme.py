@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def weir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weir]:
     file.write_text(
         shipped.replace("127.0.0.1:8080 ", f"127.0.0.1:{port} ").replace("127.0.0.1:9090 ", f"127.0.0.1:{admin} ")
     )
+    shutil.copy(ROOT / "config/prices.yaml", file.parent)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI")}
     command = [sys.executable, "-m", "proxy.cli", "serve", "--config", str(file)]
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,0 +1,71 @@
+"""Asking an upstream to report the usage of a stream, unseen by the app.
+
+The request goes up with `stream_options.include_usage` where the app said nothing of it; every other byte stays. The
+event that comes for it is taken out of the answer: `choices: []` with a usage. An upstream that refuses the field gets
+the request once more as the app wrote it, and if that was it, is not asked again for a while.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from proxy.plugin import EventFilter, replace_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from proxy.plugin import Event
+
+FORGET_SECONDS = 3600.0
+REFUSED = frozenset({400, 422})
+"""How strict servers answer to a field that they do not know; both come before any work is done."""
+
+
+def asked(body: bytes, request: Any) -> bytes | None:
+    """The body, of which `request` is the JSON, with the wish for a usage in it; None where it is not to be changed."""
+    if not isinstance(request, dict) or request.get("stream") is not True:
+        return None
+    options = request.get("stream_options")
+    if options is None:
+        return replace_value(body, "stream_options", {"include_usage": True})
+    if not isinstance(options, dict) or "include_usage" in options:
+        return None
+    return replace_value(body, "stream_options", {**options, "include_usage": True})
+
+
+class Unwilling:
+    """Upstreams that refused to be asked, and until when they are left alone."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def note(self, upstream: str) -> None:
+        self._until[upstream] = self._clock() + FORGET_SECONDS
+
+    def __contains__(self, upstream: str) -> bool:
+        return self._clock() < self._until.get(upstream, 0.0)
+
+
+class HideUsage(EventFilter):
+    """Drops the event that nobody but us asked for."""
+
+    __slots__ = ()
+
+    @override
+    def skips(self, chunk: bytes) -> bool:
+        return b"[]" not in chunk
+
+    @override
+    def feed(self, event: Event) -> Iterable[Event]:
+        return () if b"[]" in event.raw and _tells_only_usage(event) else (event,)
+
+
+def _tells_only_usage(event: Event) -> bool:
+    try:
+        value = event.json()
+    except ValueError:
+        return False
+    return isinstance(value, dict) and value.get("choices") == [] and isinstance(value.get("usage"), dict)

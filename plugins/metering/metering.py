@@ -1,0 +1,187 @@
+"""The plugin: asks for usage, hides what came of it, and at each exchange's end writes the bill."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from plugins.metering import ledger
+from plugins.metering.asking import REFUSED, HideUsage, Unwilling, asked
+from plugins.metering.bill import bill
+from plugins.metering.prices import PriceBook, PriceList
+from proxy.plugin import (
+    OTHER,
+    PRINCIPAL,
+    ConfigError,
+    EventFilter,
+    ExistingFile,
+    FailureMode,
+    FilePath,
+    Key,
+    NotSet,
+    Outcome,
+    Plugin,
+    PluginConfig,
+)
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import AsyncIterator, Callable
+    from decimal import Decimal
+
+    from plugins.metering.bill import Bill
+    from proxy.plugin import Attempt, Exchange, Response, Services
+
+    Payer = tuple[str, str, str, str]
+
+ASKED: Key[int] = Key("the attempt that asked for a usage")
+PLAIN: Key[str] = Key("the upstream that is tried without asking")
+ASKABLE = frozenset({"chat", "completions"})
+PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+"""OpenTelemetry's buckets for the time per output token."""
+
+log = logging.getLogger("weir.metering")
+
+
+class MeteringConfig(PluginConfig):
+    prices: Annotated[ExistingFile | None, NotSet] = Field(
+        default=None, description="the price list; read again when it changes"
+    )
+    ledger: Literal["stdout", "none"] | FilePath = Field(
+        default="stdout", description="where each exchange leaves its line: `stdout`, `none`, or a file to append to"
+    )
+    include_usage: bool = Field(
+        default=True, description="streams are asked for their usage where the app did not, unseen by it"
+    )
+
+
+class Metering(Plugin[MeteringConfig]):
+    Config = MeteringConfig
+    reads_usage = True
+    sees_all = True
+    failure_mode = FailureMode.OPEN
+
+    def __init__(self, config: MeteringConfig, *, name: str) -> None:
+        """Raises ConfigError: `weir check` reads the prices too."""
+        super().__init__(config, name=name)
+        self._listed = PriceList.load(config.prices) if config.prices else PriceList({})
+
+    @override
+    @contextlib.asynccontextmanager
+    async def lifespan(self, services: Services) -> AsyncIterator[None]:
+        self._services = services
+        self._own = {name: PriceList(upstream.prices) for name, upstream in services.upstreams.items()}
+        self._unwilling = Unwilling(services.clock)
+        self._willing = {name for name, upstream in services.upstreams.items() if upstream.include_usage}
+        self._write = self._ledger(services)
+        self._count(services)
+        self._take(self._listed)
+        if self.config.prices is not None:
+            services.watch.add(self.config.prices, functools.partial(self._reload, self.config.prices))
+        yield
+
+    def _ledger(self, services: Services) -> Callable[[bytes], None] | None:
+        if self.config.ledger == "none":
+            return None
+        return (services.stdout if self.config.ledger == "stdout" else services.lines(self.config.ledger)).write
+
+    def _count(self, services: Services) -> None:
+        payer = ("route", "upstream", "model", "principal")
+        self._tokens = services.counter("weir_tokens", "tokens by kind", (*payer, "kind"))
+        self._cost = services.counter("weir_cost_usd", "what they cost", payer)
+        self._wasted = services.counter("weir_wasted_cost_usd", "what nobody had anything of", ("reason",))
+        self._unpriced = services.counter("weir_unpriced_requests", "requests without a price", ("model",))
+        self._per_token = services.histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "from the first token to the last, per token after the first",
+            ("upstream", "model"),
+            PER_TOKEN,
+        )
+
+    def _take(self, listed: PriceList) -> None:
+        self._book = PriceBook(listed, self._own)
+        self._services.models.update(listed.names, *(own.names for own in self._own.values()))
+
+    def _reload(self, file: pathlib.Path) -> None:
+        try:
+            self._take(PriceList.load(file))
+        except ConfigError as error:
+            log.error("the new prices are not taken: %s", error)  # noqa: TRY400 - says where, a trace adds nothing
+        else:
+            log.info("prices read again", extra={"file": str(file)})
+
+    @override
+    async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+        request, upstream = exchange.request, attempt.target.upstream
+        if request.endpoint not in ASKABLE or not self._may_ask(exchange, upstream):
+            return
+        if attempt.body is None:
+            attempt.body = await request.body()
+        if b'"stream"' in attempt.body and (changed := asked(attempt.body, request.glimpse())):
+            attempt.body = changed
+            exchange[ASKED] = attempt.number
+
+    def _may_ask(self, exchange: Exchange, upstream: str) -> bool:
+        is_willing = upstream in self._willing and upstream not in self._unwilling
+        return self.config.include_usage and is_willing and exchange.get(PLAIN, "") != upstream
+
+    @override
+    def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
+        """What the app wrote may pass where our wish did not: nothing has been done for it yet."""
+        if attempt.status in REFUSED and exchange.get(ASKED, 0) == attempt.number:
+            exchange[PLAIN] = attempt.target.upstream
+            attempt.retry = attempt.again = True
+
+    @override
+    async def on_response(self, exchange: Exchange, response: Response) -> EventFilter | None:
+        if not exchange.attempts:
+            return None
+        attempt = exchange.attempts[-1]
+        if response.status < 400 and exchange.get(PLAIN, "") == attempt.target.upstream:
+            self._unwilling.note(attempt.target.upstream)
+        return HideUsage() if response.is_event_stream and exchange.get(ASKED, 0) == attempt.number else None
+
+    @override
+    def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
+        made = bill(exchange, outcome, self._book)
+        if self._write is not None:
+            self._write(ledger.line(exchange, made))
+        if made.upstream is not None:
+            self._note(exchange, outcome, made, made.upstream)
+
+    def _note(self, exchange: Exchange, outcome: Outcome, made: Bill, upstream: str) -> None:
+        principal = exchange.get(PRINCIPAL, None)
+        model = self._model_label(made)
+        payer = (exchange.route, upstream, model, principal.metric if principal else "none")
+        self._note_tokens(payer, made)
+        if made.usd is None:
+            self._unpriced.add((model,))
+        elif made.usd:
+            self._note_cost(payer, outcome, made.usd)
+        if exchange.first_token_at is not None and made.usage.output_tokens > 1:
+            took = exchange.ended - exchange.first_token_at
+            self._per_token.observe((upstream, model), took / (made.usage.output_tokens - 1))
+
+    def _note_tokens(self, payer: Payer, made: Bill) -> None:
+        usage, values = made.usage, self._tokens.values
+        values[*payer, "input"] += usage.input_tokens
+        values[*payer, "output"] += usage.output_tokens
+        if usage.cached_input_tokens:
+            values[*payer, "cached_input"] += usage.cached_input_tokens
+        if usage.reasoning_tokens:
+            values[*payer, "reasoning"] += usage.reasoning_tokens
+
+    def _note_cost(self, payer: Payer, outcome: Outcome, usd: Decimal) -> None:
+        self._cost.add(payer, usd)
+        if outcome is Outcome.CLIENT_ABORT:
+            self._wasted.add(("abort",), usd)
+
+    def _model_label(self, made: Bill) -> str:
+        """What was served, where the price list has it; else what was asked for, where the config names it."""
+        served = self._services.model_label(made.served)
+        return self._services.model_label(made.model) if served == OTHER else served

@@ -1,0 +1,114 @@
+"""From a model's name to what its tokens cost: prices.yaml, and what an upstream says for itself.
+
+Blocks of prices are compiled once, to US dollars per token; a lookup is remembered. All sums are exact: a price has at
+most 9 decimals, a token's cost 15, so that Decimal's usual 28 digits hold sums to ten trillion dollars.
+"""
+
+from __future__ import annotations
+
+import decimal
+import fnmatch
+import functools
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from proxy.plugin import Price, PriceFile, Usage, read_yaml
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+_WILD: Final = re.compile(r"[*?\[]")
+_EXACT: Final = decimal.Context(prec=64)
+_ZERO: Final = Decimal(0)
+_MILLIONTH: Final = Decimal("0.000001")
+_REMEMBERED: Final = 2048
+_LONGEST: Final = 256
+
+
+class Rates(NamedTuple):
+    """US dollars per token of a kind; `input` and `output` are for those that no other kind counts."""
+
+    input: Decimal
+    cached_input: Decimal
+    cache_write: Decimal
+    output: Decimal
+    reasoning: Decimal
+
+
+FREE: Final = Rates(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO)
+
+
+def rates(price: Price) -> Rates:
+    if price.input is None or price.output is None:
+        return FREE
+    cached_input, cache_write = (price.input if own is None else own for own in (price.cached_input, price.cache_write))
+    reasoning = price.output if price.reasoning is None else price.reasoning
+    return Rates(*(usd * _MILLIONTH for usd in (price.input, cached_input, cache_write, price.output, reasoning)))
+
+
+def cost(found: Rates | None, usage: Usage) -> Decimal | None:
+    """US dollars, exact; None where there is no price, which is not the same as free."""
+    if found is None:
+        return None
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    thought = min(usage.reasoning_tokens, usage.output_tokens)
+    plus = _EXACT.fma
+    usd = plus(usage.input_tokens - cached - written, found.input, _ZERO)
+    usd = plus(usage.output_tokens - thought, found.output, usd)
+    if cached or written:
+        usd = plus(written, found.cache_write, plus(cached, found.cached_input, usd))
+    return plus(thought, found.reasoning, usd) if thought else usd
+
+
+class PriceList:
+    """One block of prices: names, and globs, of which the one with the longest literal beginning goes first."""
+
+    def __init__(self, models: Mapping[str, Price]) -> None:
+        self.names = {name: rates(price) for name, price in models.items() if not _WILD.search(name)}
+        globs = sorted((name for name in models if name not in self.names), key=_specificity)
+        self._globs = [(_matcher(glob), rates(models[glob])) for glob in globs]
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str]) -> Self:
+        """Of a prices.yaml. Raises ConfigError with every fault's line."""
+        return cls(read_yaml(file, PriceFile).models)
+
+    def named(self, *models: str) -> Rates | None:
+        """Of the first model that stands here as it is."""
+        return next((self.names[model] for model in models if model in self.names), None)
+
+    def matching(self, *models: str) -> Rates | None:
+        """Of the first model that a glob matches."""
+        return next((found for model in models for matches, found in self._globs if matches(model)), None)
+
+
+class PriceBook:
+    """The list, and upstreams' own blocks, which go before it in all that they name."""
+
+    def __init__(self, listed: PriceList, upstreams: Mapping[str, PriceList]) -> None:
+        self._listed = listed
+        self._upstreams = upstreams
+        self._remembered = functools.lru_cache(_REMEMBERED)(self._found)
+
+    def find(self, upstream: str, sent: str | None, served: str | None) -> Rates | None:
+        """`sent`: the model that the upstream was asked for, `served`: the one that its answer names.
+
+        An upstream's own block goes by what it was asked for, the list by what was served. None: no price.
+        """
+        return self._remembered(upstream, (sent or "")[:_LONGEST], (served or "")[:_LONGEST])
+
+    def _found(self, upstream: str, sent: str, served: str) -> Rates | None:
+        own, listed = self._upstreams.get(upstream), self._listed
+        found = own and (own.named(sent, served) or own.matching(sent, served))
+        return found or listed.named(served, sent) or listed.matching(served, sent)
+
+
+def _specificity(glob: str) -> tuple[int, int, str]:
+    return -len(_WILD.split(glob, 1)[0]), -len(glob), glob
+
+
+def _matcher(glob: str) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(glob)).match
