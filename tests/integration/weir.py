@@ -1,6 +1,7 @@
 """Weir as its users run it: a process of its own, with a config file and free ports."""
 
 import contextlib
+import random
 import socket
 import subprocess
 import sys
@@ -48,8 +49,14 @@ def running(base_url: str, folder: Path, *, kind: str = "openai") -> Iterator[We
 
 
 def free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
+    """Below those that the system gives to whoever connects: a client's own port could be one that was free before."""
+    found: set[int] = set()
+    while len(found) < 2:
+        port = random.randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.add(port)
+    one, other = found
+    return one, other
 
 
 def ready(admin: str, process: subprocess.Popen[bytes]) -> bool:
