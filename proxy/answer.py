@@ -63,11 +63,15 @@ _LESSONS = 8  # chunks learnt in vain, one after the other, before a stream is t
 
 
 class InBandError(NamedTuple):
-    """An error that came with a 200. `type` and `code` are the upstream's words, None where it gave none."""
+    """An error that came with a 200. `type` and `code` are the upstream's words, None where it gave none.
+
+    `inner`: what the server behind it said, Azure's filter or OpenRouter's provider.
+    """
 
     message: str
     type: str | None = None
     code: str | int | None = None
+    inner: str | None = None
 
 
 class Answer:
@@ -125,6 +129,7 @@ class Answer:
 
     def report(self, exchange: Exchange) -> None:
         """Leave on the exchange what plugins ask for at its end."""
+        exchange.told = self.error
         exchange.usage = self.usage() or exchange.usage
         exchange.model = self.model or exchange.model
         exchange.delivered_tokens = self.delivered_tokens()
@@ -300,13 +305,22 @@ def _error_of(detail: Any, around: dict[str, Any]) -> InBandError:
     if not isinstance(detail, dict):
         return InBandError(_text(detail), _word(around, "error_type"), _code(around, "code"))
     message = detail.get("message") or detail
-    return InBandError(
-        _text(message), _word(detail, "type", "status", "error_type"), _code(detail, "code", "http_status_code")
-    )
+    word, code = _word(detail, "type", "status", "error_type"), _code(detail, "code", "http_status_code")
+    return InBandError(_text(message), word, code, _inner_word(detail))
+
+
+def _inner_word(detail: dict[str, Any]) -> str | None:
+    for name in ("innererror", "metadata"):
+        if isinstance(inner := detail.get(name), dict):
+            return _word(inner, "code", "error_type", "raw")
+    return None
 
 
 def _text(message: Any) -> str:
-    return message if isinstance(message, str) else orjson.dumps(message).decode()
+    try:
+        return message if isinstance(message, str) else orjson.dumps(message).decode()
+    except TypeError:  # orjson reads four times as deep as it writes
+        return "an error that is nested too deeply to be shown"
 
 
 def _word(obj: dict[str, Any], *names: str) -> str | None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from proxy import admin
+from proxy import admin, balance
 from proxy.attempts import Attempts
 from proxy.chain import Chain
 from proxy.config import Match
-from proxy.exchange import Target
+from proxy.exchange import PRINCIPAL, Target
 from proxy.gateway import Gateway
 from proxy.lines import Lines
 from proxy.metrics import Metrics
@@ -27,13 +27,15 @@ from proxy.services import Services, Tasks
 from proxy.source import ConfigError
 from proxy.stages import BodyFilter
 from proxy.upstream.azure import Azure
+from proxy.upstream.health import Checks
 from proxy.upstream.openai import OpenAI
 from proxy.upstream.tgi import TGI
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Collection, Mapping
     from contextlib import AsyncExitStack
 
+    from proxy import config
     from proxy.config import Address, Config, Upstream
     from proxy.plugin import Plugin
     from proxy.source import Problem, Source
@@ -75,6 +77,11 @@ class Plan:
             for plugin in self.plugins
             if overrides(plugin, "on_response") and _holds_bodies(plugin)
         ]
+        found += [
+            f"route '{route.name}' sticks by principal, and no plugin of its chain says who calls: chance decides"
+            for route, plugins in zip(self.config.routes, self.chains, strict=True)
+            if balance.needs_principal(route.balance) and not any(PRINCIPAL in plugin.provides for plugin in plugins)
+        ]
         if self.config.redis:
             found.append("redis is set, but no plugin of this config keeps anything in a store")
         return found
@@ -111,7 +118,7 @@ class Weir:
             self._server.interrupt()
 
     def state(self) -> dict[str, Any]:
-        config, gateway = self.plan.config, self.gateway
+        gateway = self.gateway
         return {
             "config": {"file": str(self.plan.source.file), "hash": self._digest},
             "ready": not self.readiness(),
@@ -120,13 +127,31 @@ class Weir:
                 {
                     "name": route.name,
                     "plugins": [plugin.name for plugin in route.chain.plugins],
-                    "targets": [{"upstream": target.upstream, "model": target.model} for target in route.targets],
+                    "targets": [_target_state(target) for target in route.targets],
                 }
                 for route in gateway.router.routes
             ],
             "upstreams": {name: _upstream_state(upstream) for name, upstream in gateway.upstreams.items()},
-            "plugins": [entry.name for entry in config.plugins],
+            "plugins": self._plugin_states(),
         }
+
+    def _plugin_states(self) -> dict[str, Any]:
+        """By name, in the order of the chain; what instances of one plugin say is shown as one."""
+        states: dict[str, Any] = {entry.name: None for entry in self.plan.config.plugins}
+        for plugin in self.plan.plugins:
+            told = self._told(plugin)
+            if told is not None:
+                states[plugin.name] = {**(states[plugin.name] or {}), **told}
+        return states
+
+    def _told(self, plugin: Plugin[Any]) -> dict[str, Any] | None:
+        try:
+            state = plugin.state()
+            return None if state is None else dict(state)
+        except Exception:
+            log.exception("plugin failed", extra={"plugin": plugin.name, "where": "state"})
+            self.metrics.plugin_failed(plugin.name)
+            return None
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +171,8 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
         stack.push_async_callback(completions.drain, TASK_SECONDS)  # before a plugin leaves its lifespan
         services.models |= _named_models(plan.config)
         metrics.know(services.models, upstreams)
-        router = Router(_routes(plan, metrics))
+        _check_health(upstreams.values(), services, stack)
+        router = Router(_routes(plan, metrics, upstreams))
         gateway = Gateway(
             router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
         )
@@ -202,17 +228,34 @@ async def _have_credentials(
         await upstream.credential.settled()
 
 
-def _routes(plan: Plan, metrics: Metrics) -> list[Route]:
-    return [
-        Route(
-            settings.name,
-            Rule(settings.match),
-            Chain(plugins, metrics.plugin_failed),
-            [Target(target.upstream, target.model) for target in settings.targets],
-            drains=any(plan.config.upstreams[t.upstream].on_disconnect == "drain" for t in settings.targets),
+def _check_health(upstreams: Collection[OpenAI], services: Services, stack: AsyncExitStack) -> None:
+    for upstream in upstreams:
+        if upstream.settings.health is not None:
+            work = Checks(upstream, upstream.settings.health).run()
+            stack.callback(services.tasks.start(work, f"health of upstream '{upstream.name}'").cancel)
+
+
+def _routes(plan: Plan, metrics: Metrics, upstreams: Mapping[str, OpenAI]) -> list[Route]:
+    chains = [Chain(plugins, metrics.plugin_failed) for plugins in plan.chains]
+    return [_route(settings, chain, upstreams) for settings, chain in zip(plan.config.routes, chains, strict=True)]
+
+
+def _route(settings: config.Route, chain: Chain, upstreams: Mapping[str, OpenAI]) -> Route:
+    targets = [
+        Target(
+            told.upstream or "", told.model, weight=told.weight, context_window=told.context_window, static=told.static
         )
-        for settings, plugins in zip(plan.config.routes, plan.chains, strict=True)
+        for told in settings.targets
     ]
+    return Route(
+        settings.name,
+        Rule(settings.match),
+        chain,
+        targets,
+        drains=any(upstreams[target.upstream].drains for target in targets if target.static is None),
+        order=balance.compiled(settings.balance, targets, upstreams),
+        needs_body=balance.needs_body(settings.balance),
+    )
 
 
 def _lost(plan: Plan, metrics: Metrics) -> Route:
@@ -240,10 +283,16 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host or '127.0.0.1'}:{port}"
 
 
+def _target_state(target: Target) -> dict[str, Any]:
+    return {"upstream": target.upstream, "model": target.model} if target.static is None else {"static": True}
+
+
 def _upstream_state(upstream: OpenAI) -> dict[str, Any]:
+    """`healthy`: null where nobody checks."""
     pool = upstream.pool
     return {
         "kind": upstream.settings.kind,
+        "healthy": upstream.is_healthy if upstream.is_watched else None,
         "in_flight": upstream.in_flight,
         "pool": {"open": pool.open, "idle": pool.idle, "waiting": pool.waiting},
     }

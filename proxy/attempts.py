@@ -6,29 +6,50 @@ is tried is what the plugins' `on_attempt_end` left in `attempt.retry`.
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+import asyncio
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
-from proxy import refusals
+from proxy import refusals, static
+from proxy.balance import note_pace
 from proxy.body import replace_multipart_field, replace_value
-from proxy.errors import Outcome, ProxyError, Unavailable
+from proxy.encoding import is_plain
+from proxy.errors import Outcome, PassedOver, ProxyError, Unavailable
 from proxy.exchange import Attempt, Response
+from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response
+from proxy.preview import looked_at
 from proxy.routing import read_model
+from proxy.splice import Splice, can_be_continued, continuing
+from proxy.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.downstream import Downstream
-    from proxy.exchange import Exchange, Request, Target
+    from proxy.exchange import Exchange, Hold, Request, Target
     from proxy.metrics import Metrics
     from proxy.routing import Route
+    from proxy.upstream.incoming import Incoming
     from proxy.upstream.openai import OpenAI
 
 SMALL_BODY = 64 * 1024
 """A body up to this is read whole before the upstream is asked: one write, and it can be sent again."""
 
 MAX_ATTEMPTS = 32
+MAX_WAITS = 3
 """Whatever plugins ask for."""
+
+
+@dataclass(slots=True)
+class _Way:
+    """What is left of an exchange's targets; `text` is what another upstream has answered already."""
+
+    exchange: Exchange
+    route: Route
+    downstream: Downstream
+    remaining: list[Target]
+    text: str = ""
 
 
 class Attempts:
@@ -38,54 +59,126 @@ class Attempts:
 
     async def run(self, exchange: Exchange, route: Route, downstream: Downstream) -> Response:
         """The response of the first target that serves, or of the last that was tried; raises ProxyError."""
-        request, chain = exchange.request, route.chain
-        if not request.is_buffered:
-            await _read_small(request)
-        targets = chain.select_targets(exchange, route.targets)
-        if not targets:
-            raise Unavailable(f"no target of route '{route.name}' can serve now")
-        waiting = deque(targets)
+        if not exchange.request.is_buffered:
+            wants_body = route.needs_body and exchange.request.generates
+            await (exchange.request.body() if wants_body else _read_small(exchange.request))
+        way = _Way(exchange, route, downstream, route.ordered(exchange))
+        response = await self._served(way, await self._first(way))
+        served_by = exchange.served_by
+        goes_on = served_by is not None and served_by.continues and _is_text_stream(response)
+        if goes_on and can_be_continued(exchange.request.glimpse()):
+            response.incoming = Splice(cast("Incoming", response.incoming), functools.partial(self._go_on, way))
+        return response
+
+    async def _served(self, way: _Way, target: Target) -> Response:
         while True:
-            attempt, response = await self._try(exchange, waiting.popleft(), downstream)
-            if attempt.again and attempt.number < MAX_ATTEMPTS:
-                waiting.appendleft(attempt.target)
-            if not (waiting and attempt.is_over and attempt.retry and request.is_buffered):
+            if target.static is not None:
+                return await _static(way.exchange, target.static)
+            try:
+                attempt, response = await self._try(way, target)
+            except PassedOver:
+                way.remaining.remove(target)
+                if not way.remaining:
+                    raise
+                target = await self._first(way)
+                continue
+            if not (attempt.again and attempt.number < MAX_ATTEMPTS):
+                way.remaining.remove(target)
+            following = self._next(way, attempt)
+            if following is None:
                 break
-            if response is not None and response.incoming is not None:
-                response.incoming.cancel()
+            target = following
+            _abandon(response)
+            if attempt.pause:
+                await asyncio.sleep(attempt.pause)
         if response is None:
             assert attempt.error is not None
             raise attempt.error
-        if response.status >= 400 and request.method != "HEAD":
-            return await refusals.held(response, self._upstreams[attempt.target.upstream])
         return response
+
+    async def _go_on(self, way: _Way, broken: ProxyError, text: str) -> Incoming | None:
+        """Another upstream's answer from where this one broke off, if the plugins want that and one can."""
+        exchange = way.exchange
+        attempt, way.text = exchange.attempts[-1], text
+        way.remaining = [target for target in way.remaining if target.static is None]
+        attempt.fault = fault_of_error(broken)
+        self.finish(exchange, attempt, Outcome.STREAM_INTERRUPTED)
+        target = self._next(way, attempt)
+        try:
+            response = await self._served(way, target) if target is not None else None
+        except ProxyError:
+            return None
+        if response is None or not _is_text_stream(response) or exchange.attempts[-1].is_over:
+            _abandon(response)
+            return None
+        return cast("Incoming", response.incoming)
+
+    async def _first(self, way: _Way) -> Target:
+        """Waits where a plugin says that it is worth it, a few times; raises Unavailable."""
+        waits = MAX_WAITS
+        while True:
+            try:
+                if targets := way.route.chain.select_targets(way.exchange, way.remaining):
+                    return targets[0]
+                break
+            except Unavailable as error:
+                if error.wait is None or not waits:
+                    raise
+                waits -= 1
+                await asyncio.sleep(error.wait)
+        raise Unavailable(f"no target of route '{way.route.name}' can serve now")
+
+    def _next(self, way: _Way, attempt: Attempt) -> Target | None:
+        """The target that is tried after this attempt, if any: plugins are asked once more which can serve."""
+        if not (way.remaining and attempt.is_over and attempt.retry and way.exchange.request.is_buffered):
+            return None
+        if attempt.again:
+            return attempt.target
+        try:
+            targets = way.route.chain.select_targets(way.exchange, way.remaining)
+        except Unavailable:
+            return None
+        return targets[0] if targets else None
 
     def finish(self, exchange: Exchange, attempt: Attempt, outcome: Outcome) -> None:
         """The attempt is over; called again, it changes nothing."""
         if attempt.is_over:
             return
         attempt.outcome = outcome
+        if attempt.fault is None and outcome is not Outcome.OK:
+            told = exchange.told
+            attempt.fault = fault_of_end(outcome, exchange.error) if told is None else fault_in_band(told)
         self._upstreams[attempt.target.upstream].in_flight -= 1
         self._metrics.attempt_ended(attempt)
+        if attempt.pace is not None:
+            note_pace(exchange, attempt, attempt.pace)
         exchange.chain.on_attempt_end(exchange, attempt)
 
-    async def _try(self, exchange: Exchange, target: Target, downstream: Downstream) -> tuple[Attempt, Response | None]:
+    async def _try(self, way: _Way, target: Target) -> tuple[Attempt, Response | None]:
+        """Raises PassedOver where a plugin does not want this target."""
+        exchange = way.exchange
         if target.model is not None:
             await exchange.request.body()
         elif self._upstreams[target.upstream].asks_model(exchange.request):
             await read_model(exchange.request)
         attempt = self._begin(exchange, target)
+        attempt.others = len(way.remaining) - 1
+        if way.text:
+            _continue(attempt, exchange.request, way.text)
         if exchange.chain.sees_attempts:
             await self._prepare(exchange, attempt)
-        return attempt, await self._send(exchange, attempt, downstream)
+        response = await self._send(exchange, attempt, way.downstream)
+        if attempt.hold is not None and response is not None and attempt.status == 200:
+            await self._look_at(exchange, attempt, attempt.hold, response)
+        return attempt, response
 
     def _begin(self, exchange: Exchange, target: Target) -> Attempt:
         upstream, request = self._upstreams[target.upstream], exchange.request
-        attempt = Attempt(len(exchange.attempts) + 1, target, upstream.request_fields(request), request.at_hand)
+        fields = upstream.request_fields(request, readable=exchange.chain.reads_bodies)
+        attempt = Attempt(len(exchange.attempts) + 1, target, fields, request.at_hand)
+        attempt.pace = upstream.pace
         if request.expects_continue and request.is_buffered:  # the app has been asked for its body already
             attempt.headers.popall("expect", None)
-        if exchange.chain.reads_bodies and "accept-encoding" in request.headers:
-            attempt.replace_field(b"accept-encoding", b"identity")
         if request.is_upgrade and exchange.chain.reads_usage:
             attempt.headers.popall("sec-websocket-extensions", None)  # they compress
         if target.model is not None:
@@ -100,6 +193,12 @@ class Attempts:
         before = attempt.body
         try:
             await exchange.chain.on_attempt(exchange, attempt)
+        except PassedOver:
+            exchange.attempts.remove(attempt)
+            self._upstreams[attempt.target.upstream].in_flight -= 1
+            attempt.outcome, attempt.fault = Outcome.REJECTED, Fault(Kind.OURS)
+            exchange.chain.on_attempt_end(exchange, attempt)  # plugins that have let it in let it out
+            raise
         except ProxyError:
             self.finish(exchange, attempt, Outcome.REJECTED)
             raise
@@ -111,13 +210,36 @@ class Attempts:
         try:
             incoming = await upstream.send(exchange.request, attempt, downstream.interim)
         except ProxyError as error:
-            attempt.error = error
+            attempt.error, attempt.fault = error, fault_of_error(error)
             self.finish(exchange, attempt, error.outcome)
             return None
         attempt.status = incoming.status
-        if incoming.status >= 400:
-            self.finish(exchange, attempt, Outcome.UPSTREAM_ERROR if incoming.status >= 500 else Outcome.CLIENT_ERROR)
-        return Response.of_incoming(incoming, upstream.response_fields(incoming))
+        response = Response.of_incoming(incoming, upstream.response_fields(incoming))
+        return response if incoming.status < 400 else await self._refused(exchange, attempt, response, upstream)
+
+    async def _refused(self, exchange: Exchange, attempt: Attempt, response: Response, upstream: OpenAI) -> Response:
+        """What the upstream said instead of an answer, with its whole body."""
+        if exchange.request.method != "HEAD":
+            response = await refusals.held(response, upstream)
+        attempt.fault = fault_of_response(response)
+        outcome = Outcome.UPSTREAM_ERROR if response.status >= 500 else Outcome.CLIENT_ERROR
+        self.finish(exchange, attempt, outcome)
+        return response
+
+    async def _look_at(self, exchange: Exchange, attempt: Attempt, hold: Hold, response: Response) -> None:
+        """Whether the answer serves; while that is not known nothing of it goes down."""
+        if not is_plain(response.field(b"content-encoding")):
+            return
+        await looked_at(response, attempt, hold, expects_terminal=exchange.request.generates)
+        if attempt.fault is not None:
+            self.finish(exchange, attempt, Outcome.UPSTREAM_ERROR)
+
+
+async def _static(exchange: Exchange, text: str) -> Response:
+    """No attempt, and no tokens."""
+    await exchange.request.body()
+    exchange.is_static, exchange.usage = True, Usage()
+    return static.answer(exchange, text)
 
 
 async def _read_small(request: Request) -> None:
@@ -134,6 +256,21 @@ def _with_model(request: Request, body: bytes | None, model: str | None) -> byte
     if request.content_type == "multipart/form-data":
         return replace_multipart_field(body, request.headers.get("content-type", ""), "model", model)
     return replace_value(body, "model", model) if request.names_model() else body
+
+
+def _continue(attempt: Attempt, request: Request, text: str) -> None:
+    key, prompt = continuing(request.glimpse(), text)
+    attempt.body = replace_value(attempt.body or b"", key, prompt)
+    _fit_length(attempt)
+
+
+def _is_text_stream(response: Response) -> bool:
+    return response.status == 200 and response.is_event_stream and is_plain(response.field(b"content-encoding"))
+
+
+def _abandon(response: Response | None) -> None:
+    if response is not None and response.incoming is not None:
+        response.incoming.cancel()
 
 
 def _fit_length(attempt: Attempt) -> None:

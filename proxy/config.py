@@ -8,13 +8,11 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     SecretStr,
@@ -38,6 +36,7 @@ from proxy.scalars import (
     written,
 )
 from proxy.source import EACH, ConfigError, Path, Problem, Source, validate
+from proxy.targets import Balanced, Headers, Health, Part, Target, Targets
 from proxy.wording import fault, nearest
 
 __all__ = [
@@ -60,12 +59,6 @@ __all__ = [
     "load",
     "parse",
 ]
-
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def _one(workers: int) -> int:
@@ -215,7 +208,13 @@ class Upstream(Part):
         default=True,
         description="false: metering does not ask it for the usage of streams, since it refuses to be asked",
     )
+    replay_safe: bool = Field(
+        default=False,
+        description="a request that it took and then dropped without a word may be sent once more, work done or not",
+    )
     max_connections: int = Field(default=1000, ge=1, description="open at the same time; more requests wait")
+    max_waiting: int = Field(default=1000, ge=0, description="how many may wait, up to `connect`; more are refused")
+    health: Health | None = Field(default=None, description="how it is asked for; without it, only requests show it")
     keepalive: Duration | None = Field(
         default=None, description="how long a connection is kept unused; the pool chooses when it is not set"
     )
@@ -262,34 +261,10 @@ def _azure_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
     yield bool(deployments) and is_v1, what, "name it as a target's `model`", "deployments"
 
 
-class Target(Part):
-    upstream: str = Field(description="a name under `upstreams`", examples=["openai"])
-    model: OptionalText = Field(default=None, description="replaces the model that the request names")
-
-
-def _target(value: object) -> object:
-    if isinstance(value, str):
-        return {"upstream": value}
-    if not isinstance(value, dict):
-        raise fault("{kind} is not a target", "write `openai` or `{upstream: openai, model: gpt-4o}`")
-    return value
-
-
 def _path(path: str | None) -> str | None:
     if path is not None and not path.startswith("/"):
         raise fault("{value} does not start with '/'", "write it as in /v1/chat/completions or /v1/*")
     return path
-
-
-def _headers(header: dict[str, str]) -> dict[str, str]:
-    lowered: dict[str, str] = {}
-    for name, pattern in header.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise fault(f"{name!r} is not a header's name", "write it as in x-tier", key=name)
-        if name.lower() in lowered:
-            raise fault(f"the header {name.lower()!r} is here twice", "keep one of the two", key=name)
-        lowered[name.lower()] = pattern
-    return lowered
 
 
 class Match(Part):
@@ -299,9 +274,7 @@ class Match(Part):
         default=None, description="exact, a prefix that ends in /*, or a glob", examples=["/v1/chat/completions"]
     )
     model: OptionalText = Field(default=None, description="a glob over the request's model", examples=["gpt-4o-mini*"])
-    header: Annotated[dict[str, str], AfterValidator(_headers)] = Field(
-        default_factory=dict, description="globs by header name", examples=[{"x-tier": "free"}]
-    )
+    header: Headers = Field(default_factory=dict, description="globs by header name", examples=[{"x-tier": "free"}])
 
 
 def _override(value: object) -> dict[str, Any] | Literal[False]:
@@ -321,10 +294,8 @@ Override = Annotated[
 class Route(Part):
     name: Name = Field(description="unique; a label of metrics and logs", examples=["default"])
     match: Match = Field(default_factory=Match, description="which requests take this route; without it, all")
-    targets: list[Annotated[Target, BeforeValidator(_target, json_schema_input_type=str | Target)]] = Field(
-        min_length=1, description="in the order in which they are tried", examples=[["openai"]]
-    )
-    balance: Literal["ordered"] = Field(default="ordered", description="how the first target is chosen")
+    targets: Targets = Field(min_length=1, description="in the order in which they are tried", examples=[["openai"]])
+    balance: Balanced = written("ordered", "how the first target is chosen")
     plugins: dict[str, Override] = Field(
         default_factory=dict, description="other settings on this route, or off, for plugins of the chain"
     )
@@ -384,7 +355,7 @@ def load(file: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) 
 def parse(source: Source, problems: list[Problem]) -> Config | None:
     """Adds problems, also to a Config that it returns: None only where the models refuse."""
     config = validate(source, Config, source.data, (), problems)
-    for check in (_check_routes, _check_reach, _check_chain, _check_targets, _check_overrides):
+    for check in (_check_routes, _check_reach, _check_chain, _check_targets, _check_canaries, _check_overrides):
         problems.extend(check(source))
     return config
 
@@ -425,11 +396,17 @@ def _check_chain(source: Source) -> Iterator[Problem]:
 
 def _check_targets(source: Source) -> Iterator[Problem]:
     known = [str(path[-1]) for path, _ in source.find("upstreams", EACH)]
-    for path, target in source.find("routes", EACH, "targets", EACH):
-        name = target.get("upstream") if isinstance(target, dict) else target
-        at = (*path, "upstream") if isinstance(target, dict) else path
-        if known and isinstance(name, str) and name not in known:
+    for at, name in _targeted(source):
+        if known and name not in known:
             yield source.problem(at, f"no upstream is named {source.show(at, name)}", nearest(name, known, "upstreams"))
+
+
+def _check_canaries(source: Source) -> Iterator[Problem]:
+    for path, name in source.find("routes", EACH, "balance", "header", EACH):
+        known = [upstream for at, upstream in _targeted(source) if at[1] == path[1]]
+        if isinstance(name, str) and name not in known:
+            what = f"{source.show(path, name)} is no upstream of this route's targets"
+            yield source.problem(path, what, nearest(name, known, "its targets"))
 
 
 def _check_overrides(source: Source) -> Iterator[Problem]:
@@ -438,6 +415,14 @@ def _check_overrides(source: Source) -> Iterator[Problem]:
         name = path[-1]
         if isinstance(name, str) and name not in known:
             yield source.problem(path, f"no plugin of the chain is named {name!r}", nearest(name, known, "the chain"))
+
+
+def _targeted(source: Source) -> Iterator[tuple[Path, str]]:
+    """The names of upstreams that targets have."""
+    for path, target in source.find("routes", EACH, "targets", EACH):
+        name = target.get("upstream") if isinstance(target, dict) else target
+        if isinstance(name, str):
+            yield (*path, "upstream") if isinstance(target, dict) else path, name
 
 
 def _entries(source: Source) -> Iterator[tuple[Path, str]]:

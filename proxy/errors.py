@@ -162,10 +162,18 @@ class Interrupted(UpstreamFault):
 
 
 class Unavailable(UpstreamFault):
-    """No target can serve now: all out, or all their connections are taken."""
+    """No target can serve now: all out, or all their connections are taken.
+
+    `wait`: raised by `select_targets`, so many seconds make it worth to select again.
+    """
 
     status = 503
     code = "upstream_unavailable"
+    wait: float | None = None
+
+
+class PassedOver(Unavailable):
+    """Raised by `on_attempt`: not this target, and no attempt; the next one is tried."""
 
 
 class DownstreamStalled(ProxyError):

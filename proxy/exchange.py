@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import orjson
 from multidict import CIMultiDict
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from proxy.answer import InBandError
+    from proxy.fault import Fault
+    from proxy.splice import Splice
     from proxy.stages import Heartbeat
     from proxy.upstream.incoming import Incoming
+    from proxy.upstream.pace import Pace
     from proxy.usage import Usage
 
 T = TypeVar("T")
@@ -54,23 +59,51 @@ EARLY: Key[Heartbeat] = Key("early")
 
 
 class Target:
-    """An upstream, and the model to ask it for (None: the one that the app named)."""
+    """An upstream, and the model to ask it for (None: the one that the app named); or `static`, the text of an answer.
 
-    __slots__ = ("model", "upstream")
+    A static target has no upstream (""). `weight` is its share of the route, `context_window` is in tokens, if known.
+    """
 
-    def __init__(self, upstream: str, model: str | None = None) -> None:
+    __slots__ = ("context_window", "model", "static", "upstream", "weight")
+
+    def __init__(
+        self,
+        upstream: str,
+        model: str | None = None,
+        *,
+        weight: int = 1,
+        context_window: int | None = None,
+        static: str | None = None,
+    ) -> None:
         self.upstream = upstream
         self.model = model
+        self.weight = weight
+        self.context_window = context_window
+        self.static = static
 
     @override
     def __repr__(self) -> str:
-        return f"Target({self.upstream!r}, model={self.model!r})"
+        return f"Target({self.upstream!r}, model={self.model!r})" if self.static is None else "Target(static)"
+
+
+class Hold(NamedTuple):
+    """How an answer is held until it is known to serve: to its first token or, `whole`, to its end.
+
+    After `size` bytes it goes down as it is; after `seconds` without a token the attempt has failed.
+    """
+
+    size: int
+    seconds: float = math.inf
+    whole: bool = False
 
 
 class Attempt:
     """One try of one target. `headers` and `body` are this try's own: the next one starts from the request again.
 
-    `retry`: the next target is tried; with `again`, this one once more.
+    Plugins set, in `on_attempt`: `first_byte`, its own limit in seconds, and `hold`, how its answer is looked at before
+    it goes down. In `on_attempt_end`, where `fault` says what was wrong: `retry`, whether the next target is tried,
+    with `again` this one once more, and the `pause` before that in seconds. `others` counts the targets that are left.
+    With `continues`, the next target goes on with a text that breaks off, if `on_attempt_end` wants it tried.
     """
 
     __slots__ = (
@@ -78,10 +111,18 @@ class Attempt:
         "_headers",
         "again",
         "body",
+        "continues",
+        "delivered_tokens",
         "error",
+        "fault",
+        "first_byte",
+        "hold",
         "is_over",
         "number",
+        "others",
         "outcome",
+        "pace",
+        "pause",
         "retry",
         "started",
         "status",
@@ -98,7 +139,14 @@ class Attempt:
         self.status = 0
         self.error: ProxyError | None = None
         self.outcome: Outcome | None = None
-        self.retry = self.again = False
+        self.fault: Fault | None = None
+        self.first_byte: float | None = None
+        self.hold: Hold | None = None
+        self.others = 0
+        self.retry = self.again = self.continues = False
+        self.pause = 0.0
+        self.pace: Pace | None = None
+        self.delivered_tokens = 0
         self.is_over = False
 
     @property
@@ -182,6 +230,11 @@ class Request:
         return endpoint_of(self.path)
 
     @property
+    def generates(self) -> bool:
+        """Whether a stream that answers it ends with a terminal."""
+        return self.endpoint in _GENERATING
+
+    @property
     def is_buffered(self) -> bool:
         """Whether the whole body is at hand, so that it can be sent more than once."""
         return self._body is not None
@@ -262,7 +315,7 @@ class Response:
         self.head_at = 0.0
         self.body = body
         self.error: ProxyError | None = None
-        self.incoming: Incoming | None = None
+        self.incoming: Incoming | Splice | None = None
         self._fields: Fields = []
         self._index: dict[bytes, bytes] | None = None
         self._headers: CIMultiDict[str] | None = CIMultiDict(headers) if headers else None
@@ -301,6 +354,8 @@ class Response:
 
     @property
     def is_event_stream(self) -> bool:
+        if self._headers is None and self._index is not None and b"content-type" in self._index:
+            return self._index[b"content-type"][:17].lower() == b"text/event-stream"
         return self.content_type == b"text/event-stream"
 
     @property
@@ -325,6 +380,9 @@ class Exchange:
     """
 
     __slots__ = (
+        "_model",
+        "_unread",
+        "_usage",
         "answered",
         "answered_by",
         "attempts",
@@ -336,7 +394,7 @@ class Exchange:
         "facts",
         "first_token_at",
         "id",
-        "model",
+        "is_static",
         "outcome",
         "request",
         "response",
@@ -344,7 +402,7 @@ class Exchange:
         "route",
         "stages",
         "started",
-        "usage",
+        "told",
     )
 
     def __init__(self, identity: str, request: Request) -> None:
@@ -361,12 +419,55 @@ class Exchange:
         self.response_bytes = 0
         self.answered = self.ended = 0.0
         self.first_token_at: float | None = None
-        self.model: str | None = None
-        self.usage: Usage | None = None
+        self.is_static = False
+        self._model: str | None = None
+        self._usage: Usage | None = None
+        self._unread: Callable[[], None] | None = None
         self.delivered_tokens = 0
         self.error: ProxyError | None = None
+        self.told: InBandError | None = None
         self.outcome: Outcome | None = None
         self.facts: dict[Key[Any], Any] = {}
+
+    @property
+    def served_by(self) -> Attempt | None:
+        """The attempt whose answer goes down, or the last that failed; None where no upstream's does."""
+        return self.attempts[-1] if self.attempts and not self.is_static else None
+
+    def note_first_token(self) -> None:
+        now = self.first_token_at = time.monotonic()
+        served_by = self.served_by
+        if served_by is not None and served_by.pace is not None:
+            served_by.pace.note(now - served_by.started, now)
+
+    @property
+    def usage(self) -> Usage | None:
+        if self._unread is not None:
+            self._read()
+        return self._usage
+
+    @usage.setter
+    def usage(self, usage: Usage | None) -> None:
+        self._usage = usage
+
+    @property
+    def model(self) -> str | None:
+        if self._unread is not None:
+            self._read()
+        return self._model
+
+    @model.setter
+    def model(self, model: str | None) -> None:
+        self._model = model
+
+    def read_later(self, read: Callable[[], None]) -> None:
+        """`read` sets usage and model when somebody asks: after the answer, and with warm caches."""
+        self._unread = read
+
+    def _read(self) -> None:
+        read, self._unread = self._unread, None
+        assert read is not None
+        read()
 
     def __getitem__(self, key: Key[T]) -> T:
         value: T = self.facts[key]
@@ -397,6 +498,7 @@ _ENDPOINTS = {
     "/generate_stream": "generate",
     "/invocations": "generate",
 }
+_GENERATING = frozenset({"chat", "completions", "responses", "generate"})
 _FAMILIES = frozenset(
     {"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning", "realtime"}
 )

@@ -44,13 +44,21 @@ _RESPONSE_DROP = frozenset(name.encode() for name in HOP_BY_HOP)
 _RESPONSE_DROP_REPLACED = _RESPONSE_DROP | {b"set-cookie", b"set-cookie2"}
 
 
-def upstream_fields(fields: Iterable[tuple[bytes, bytes]], connection: Iterable[str], *, passthrough: bool) -> Fields:
+_READABLE = (b"Accept-Encoding", b"identity")
+
+
+def upstream_fields(
+    fields: Iterable[tuple[bytes, bytes]], connection: Iterable[str], *, passthrough: bool, readable: bool = False
+) -> Fields:
     """What an upstream may see of a request's header; `passthrough` lets the caller's credential and cookies by.
 
     `connection` are the values of its Connection fields. `Host` is the upstream's own, set when the request is written.
+    With `readable`, an answer is asked for that plugins can read.
     """
-    goes_up = _goes_up_passthrough if passthrough else _goes_up
+    goes_up = _PREDICATES[passthrough, readable]
     kept = [field for field in fields if goes_up(field[0])]
+    if readable:
+        kept.append(_READABLE)
     named = connection_named(tuple(connection))
     return [field for field in kept if _text(field[0]).lower() not in named] if named else kept
 
@@ -106,6 +114,29 @@ def _goes_up(name: bytes) -> bool:
 @lru_cache(_NAMES)
 def _goes_up_passthrough(name: bytes) -> bool:
     return (lower := _text(name).lower()) not in _REQUEST_DROP and not lower.startswith(FORWARDED)
+
+
+@lru_cache(_NAMES)
+def _goes_up_readable(name: bytes) -> bool:
+    return _goes_up(name) and not _accepts(name)
+
+
+@lru_cache(_NAMES)
+def _goes_up_readable_passthrough(name: bytes) -> bool:
+    return _goes_up_passthrough(name) and not _accepts(name)
+
+
+def _accepts(name: bytes) -> bool:
+    return name.lower() == b"accept-encoding"
+
+
+_PREDICATES = {
+    (False, False): _goes_up,
+    (True, False): _goes_up_passthrough,
+    (False, True): _goes_up_readable,
+    (True, True): _goes_up_readable_passthrough,
+}
+"""By `passthrough` and `readable`."""
 
 
 @lru_cache(_NAMES)

@@ -67,7 +67,7 @@ def _entry(exchange: Exchange) -> dict[str, Any]:
         "method": exchange.request.method,
         "path": exchange.request.path[:SHOWN_PATH],
         "route": exchange.route or None,
-        "upstream": exchange.attempts[-1].target.upstream if exchange.attempts else None,
+        "upstream": None if (served_by := exchange.served_by) is None else served_by.target.upstream,
         "attempts": len(exchange.attempts),
         "status": response.status if response else None,
         "outcome": exchange.outcome,

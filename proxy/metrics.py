@@ -78,8 +78,8 @@ class Metrics:
         self._overhead.observe((route,), _overhead(exchange))
         if exchange.route:
             self._in_flight.values[(route,)] -= 1
-        if exchange.first_token_at is not None and exchange.attempts:
-            attempt = exchange.attempts[-1]
+        attempt = exchange.served_by
+        if exchange.first_token_at is not None and attempt is not None:
             took = exchange.first_token_at - attempt.started
             self._first_token.observe((attempt.target.upstream, self._model(exchange, attempt)), took)
 

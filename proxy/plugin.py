@@ -17,6 +17,7 @@ from proxy.errors import (
     ClientFault,
     NotFound,
     Outcome,
+    PassedOver,
     PluginFailed,
     ProxyError,
     QuotaExceeded,
@@ -28,10 +29,23 @@ from proxy.errors import (
     Unavailable,
     UpstreamFault,
 )
-from proxy.exchange import EARLY, PRINCIPAL, Attempt, Exchange, Key, Principal, Request, Response, Target
+from proxy.exchange import EARLY, PRINCIPAL, Attempt, Exchange, Hold, Key, Principal, Request, Response, Target
+from proxy.fault import Fault, Kind
 from proxy.prices import Price, PriceFile
 from proxy.routing import glob, read_model
-from proxy.scalars import Duration, ExistingFile, Expiry, FilePath, Labels, Name, NotSet, Size, written
+from proxy.scalars import (
+    Duration,
+    DurationOrNone,
+    ExistingFile,
+    Expiry,
+    FilePath,
+    Labels,
+    Name,
+    NotSet,
+    Share,
+    Size,
+    written,
+)
 from proxy.services import OTHER, Services
 from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
@@ -40,7 +54,7 @@ from proxy.usage import Usage
 from proxy.wording import fault
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
 __all__ = [
@@ -52,6 +66,7 @@ __all__ = [
     "ClientFault",
     "ConfigError",
     "Duration",
+    "DurationOrNone",
     "Event",
     "EventFilter",
     "EventTap",
@@ -59,14 +74,18 @@ __all__ = [
     "ExistingFile",
     "Expiry",
     "FailureMode",
+    "Fault",
     "FilePath",
     "Heartbeat",
+    "Hold",
     "Key",
+    "Kind",
     "Labels",
     "Name",
     "NotFound",
     "NotSet",
     "Outcome",
+    "PassedOver",
     "Plugin",
     "PluginConfig",
     "PluginFailed",
@@ -80,6 +99,7 @@ __all__ = [
     "Request",
     "Response",
     "Services",
+    "Share",
     "Size",
     "Stage",
     "StoreDown",
@@ -177,3 +197,6 @@ class Plugin(Generic[C]):
 
         With `sees_all`, also for those that ended before they met it: refused by a plugin before it, or at the edge.
         """
+
+    def state(self) -> Mapping[str, Any] | None:
+        """What the admin's `/state` shows under the plugin's name, as JSON takes it: nothing secret."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GROUP = "weir.plugins"
 ASYNC_HOOKS = frozenset({"on_request", "on_attempt", "on_response"})
-PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan"})
+PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan", "state"})
 EITHER_HOOKS = frozenset({"on_complete"})
 
 AnyPlugin = Plugin[Any]

@@ -10,7 +10,6 @@ A stream that breaks ends with one error event and a connection that is cut, nev
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -214,7 +213,7 @@ class StreamRelay(TapRelay):
         for event in events:
             answer.see(event)
         if answer.started and self.exchange.first_token_at is None:
-            self.exchange.first_token_at = time.monotonic()
+            self.exchange.note_first_token()
             self._reads_at = 0 if self._stages_read else UNREAD_BYTES
 
     def _tail(self) -> list[Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 from typing_extensions import override
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from proxy.headers import Fields
     from proxy.upstream.incoming import Incoming
 
-GENERATING = frozenset({"chat", "completions", "responses", "generate"})
-"""Endpoints whose streams end with a terminal."""
-
 MAX_USAGE_BYTES = 8 * 2**20
 """Larger JSON answers are not held for their usage."""
 
@@ -44,7 +41,7 @@ async def send(exchange: Exchange, response: Response, stages: list[Placed], dow
     """Write the response, and leave its outcome on the exchange; raises ProxyError only while nothing was written."""
     exchange.response, exchange.error = response, response.error
     if response.status == 101 and response.incoming is not None:
-        await _join(exchange, response, response.incoming, downstream)
+        await _join(exchange, response, cast("Incoming", response.incoming), downstream)
         return
     if downstream.is_early and not _continues(response):
         _tell_late(exchange, response, downstream)
@@ -180,7 +177,7 @@ def _pulse(relay: Pipe, heartbeat: Heartbeat | None, downstream: Downstream) -> 
 
 
 def _answer(exchange: Exchange, response: Response) -> Answer:
-    expected = exchange.request.endpoint in GENERATING and response.status == 200
+    expected = exchange.request.generates and response.status == 200
     return Answer(expected=expected, reads_usage=exchange.chain.reads_usage and exchange.usage is None)
 
 
@@ -236,8 +233,9 @@ def _own_lines(exchange: Exchange, *, has_id: bool) -> bytes:
     lines = b"x-weir-request-id: %b\r\n" % identity
     if not has_id:
         lines += b"x-request-id: %b\r\n" % identity
-    attempts = exchange.attempts
-    return lines + _way_lines(exchange.route, attempts[-1].target.upstream if attempts else "", len(attempts))
+    served_by = exchange.served_by
+    upstream = "" if served_by is None else served_by.target.upstream
+    return lines + _way_lines(exchange.route, upstream, len(exchange.attempts))
 
 
 @lru_cache(_WAYS)
@@ -303,7 +301,10 @@ class _UsageTap(Tap):
     @override
     def finish(self, outcome: Outcome) -> None:
         if self._room >= 0:
-            _note_usage(self._exchange, self._response, b"".join(self._chunks))
+            self._exchange.read_later(self._read)
+
+    def _read(self) -> None:
+        _note_usage(self._exchange, self._response, b"".join(self._chunks))
 
 
 class _UsagePipe(Pipe):

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from proxy import config
     from proxy.chain import Chain
-    from proxy.exchange import Request, Target
+    from proxy.exchange import Exchange, Request, Target
 
     Glob = Callable[[str], bool]
+    Order = Callable[[Exchange], list[Target]]
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -53,13 +54,31 @@ class Rule:
 class Route:
     """A rule with what happens to its requests: a chain, and targets in order."""
 
-    def __init__(self, name: str, rule: Rule, chain: Chain, targets: Sequence[Target], *, drains: bool = False) -> None:
-        """`drains`: a target's upstream is read to its end when the app has gone."""
+    def __init__(
+        self,
+        name: str,
+        rule: Rule,
+        chain: Chain,
+        targets: Sequence[Target],
+        *,
+        drains: bool = False,
+        order: Order | None = None,
+        needs_body: bool = False,
+    ) -> None:
+        """`drains`: a target's upstream is read to its end when the app has gone.
+
+        `order`: which targets a request is offered, first to last; it may need the body at hand. None: as they stand.
+        """
         self.drains = drains
+        self.needs_body = needs_body
+        self._order = order
         self.name = name
         self.rule = rule
         self.chain = chain
         self.targets = tuple(targets)
+
+    def ordered(self, exchange: Exchange) -> list[Target]:
+        return list(self.targets) if self._order is None else self._order(exchange)
 
 
 class Router:

@@ -38,6 +38,7 @@ __all__ = [
     "OptionalText",
     "Placement",
     "Rate",
+    "Share",
     "Size",
     "written",
 ]
@@ -51,6 +52,7 @@ _DURATION: Final = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)$"
 _SIZE: Final = r"^([0-9]{1,15})(B|KB|MB|GB|KiB|MiB|GiB)$"
 _RATE: Final = r"^([1-9][0-9]{0,14})/(s|min|hour|day)$"
 _ADDRESS: Final = r"^(\[[0-9A-Za-z:.%]+\]|[A-Za-z0-9_.-]*):([0-9]{1,5})$"
+_SHARE: Final = r"^([0-9]{1,3}(?:\.[0-9]{1,3})?)%$"
 _NAME: Final = r"^[A-Za-z0-9_.-]{1,64}$"
 _EXPIRY: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})([T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?(Z|[+-][0-9]{2}:[0-9]{2})?$"
 _MAX_LABEL: Final = 256
@@ -83,6 +85,13 @@ def _size(value: object) -> int:
     if parts := _split(_SIZE, value):
         return int(parts[0]) * _BYTES[parts[1]]
     raise fault("{value} is not a size", "write a whole number and B, KB, MB, GB, KiB, MiB or GiB, as in 64MiB")
+
+
+def _share(value: object) -> float:
+    parts = _split(_SHARE, value)
+    if parts is None or float(parts[0]) > 100:
+        raise fault("{value} is not a share", "write a number up to 100 and %, as in 10%")
+    return float(parts[0]) / 100
 
 
 def _path(value: object, info: ValidationInfo) -> pathlib.Path:
@@ -157,6 +166,11 @@ Size = Annotated[
     ),
 ]
 """Bytes."""
+
+Share = Annotated[
+    float, PlainValidator(_share), WithJsonSchema({"type": "string", "pattern": _SHARE, "examples": ["10%", "2.5%"]})
+]
+"""From 0 to 1."""
 
 ExistingFile = Annotated[
     pathlib.Path, PlainValidator(_existing), WithJsonSchema({"type": "string", "examples": ["certs/ca.pem"]})

@@ -94,11 +94,31 @@ async def test_state():
             {"name": "rest", "plugins": [], "targets": [{"upstream": "up", "model": None}]},
         ],
         "upstreams": {
-            "up": {"kind": "openai", "in_flight": 0, "pool": pool},
-            "gpu": {"kind": "tgi", "in_flight": 0, "pool": pool},
+            "up": {"kind": "openai", "healthy": None, "in_flight": 0, "pool": pool},
+            "gpu": {"kind": "tgi", "healthy": None, "in_flight": 0, "pool": pool},
         },
-        "plugins": ["witness"],
+        "plugins": {"witness": None},
     }
+
+
+class Telling(Plugin[PluginConfig]):
+    def state(self):
+        return {"told by": self.name}
+
+
+class Failing(Plugin[PluginConfig]):
+    def state(self):
+        raise RuntimeError("no")
+
+
+async def test_state_shows_what_plugins_tell(caplog):
+    chain = [{name: {"use": f"{__name__}:{name.title()}"}} for name in ("telling", "quiet", "failing")]
+    async with testing.upstream(testing.chat("hi")) as upstream, testing.weir(upstream, chain) as weir:
+        state = orjson.loads((await admin(weir, "/state")).body)
+        page = weir.metrics.page().decode()
+    assert state["plugins"] == {"telling": {"told by": "telling"}, "quiet": None, "failing": None}
+    assert 'weir_plugin_errors_total{plugin="failing"} 1.0' in page
+    assert "plugin failed" in caplog.text
 
 
 async def test_state_shows_what_is_under_way():

@@ -11,11 +11,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse upstream",
-    "websocket upstream.switched upstream.mask upstream.query upstream.token",
-    "exchange answer services scalars prices source relay realtime upstream.dial upstream.incoming",
-    "metrics routing keys upstream.credentials",
-    "plugin config buffer refusals server tunnel upstream.connection",
+    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream",
+    "websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
+    "exchange services scalars prices source relay realtime fault upstream.dial upstream.incoming",
+    "metrics routing keys preview static targets upstream.health splice upstream.credentials",
+    "plugin config balance buffer refusals server tunnel upstream.connection",
     "registry attempts upstream.pool",
     "chain upstream.openai",
     "responses upstream.azure upstream.tgi",

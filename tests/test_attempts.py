@@ -273,3 +273,49 @@ async def test_without_such_plugins_the_app_gets_what_it_asked_for():
 class Reader(Plugin[PluginConfig]):
     async def on_response(self, exchange, response):
         return None
+
+
+FAULTS: list[str] = []
+
+
+class Faults(Plugin[PluginConfig]):
+    """Notes what was wrong with each attempt."""
+
+    def on_attempt_end(self, exchange, attempt):
+        FAULTS.append(str(attempt.fault and attempt.fault.kind))
+
+
+TOLD = b'data: {"error": {"message": "Input validation error: too long", "http_status_code": 422}}\n\n'
+WORDS = testing.chat_events(["a", "b"], ends=False)
+
+
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        (testing.stream(TOLD, b"data: [DONE]\n\n"), "client"),
+        (testing.stream(*WORDS, ends=False), "broken"),
+        (testing.stream(*WORDS, b'data: {"error": {"message": "Request failed during generation"}}\n\n'), "server_error"),
+        (DOWN, "overloaded"),
+        (testing.chat("hi"), "None"),
+    ],
+)
+async def test_what_was_wrong_is_known_however_it_was_told(script, fault):
+    FAULTS.clear()
+    async with house(script, plugins=[used("Faults")]) as (weir, _):
+        await testing.ask(weir, {**ASK, "stream": True})
+        await idle(weir)
+    assert FAULTS == [fault]
+
+
+async def test_an_app_that_leaves_is_nobodys_fault():
+    FAULTS.clear()
+
+    async def silent(received, wire):
+        await asyncio.sleep(30)
+
+    async with house(silent, plugins=[used("Faults")]) as (weir, up):
+        async with wire.connected(weir.url) as client:
+            await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+            await wire.until(lambda: up.requests)
+        await idle(weir)
+    assert FAULTS == ["client_gone"]

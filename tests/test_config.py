@@ -138,7 +138,10 @@ def test_what_is_not_written_has_its_documented_default(tmp_path):
         "timeouts": {"connect": 5.0, "first_byte": 120.0, "idle": 60.0, "total": None},
         "on_disconnect": "cancel",
         "include_usage": True,
+        "replay_safe": False,
         "max_connections": 1000,
+        "max_waiting": 1000,
+        "health": None,
         "keepalive": None,
         "tls": {"ca_file": None, "verify": True},
         "prices": {},
@@ -195,6 +198,47 @@ routes:
     assert (loaded.redis, upstream.api_key, upstream.tls.ca_file) == (None, None, None)
     assert loaded.routes[0].match == Match()
     assert loaded.routes[0].targets == [Target(upstream="openai")]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("least_busy", {"by": "least_busy"}),
+        ("{by: ordered}", {"by": "ordered"}),
+        ("sticky", {"by": "sticky", "key": "conversation"}),
+        ("{by: sticky, key: 'header:X-Session'}", {"by": "sticky", "key": "header:X-Session"}),
+        ("prefix", {"by": "prefix", "bytes": 2048, "spill": 1.25}),
+        ("{by: prefix, bytes: 1KiB, spill: 2}", {"by": "prefix", "bytes": 1024, "spill": 2.0}),
+        ("{by: weighted, header: {X-Canary: openai}}", {"by": "weighted", "header": {"x-canary": "openai"}}),
+    ],
+)
+def test_a_balance_is_a_word_or_has_settings(tmp_path, written, read):
+    balance = config(tmp_path, f"routes: [{{name: a, targets: [openai], balance: {written}}}]\n").routes[0].balance
+    assert {key: getattr(balance, key) for key in read} == read
+
+
+def test_a_target_has_a_weight_and_may_know_its_window(tmp_path):
+    text = "routes: [{name: a, targets: [openai, {upstream: openai, weight: 0, context_window: 8192}, {static: Sorry.}]}]"
+    first, second, last = config(tmp_path, text).routes[0].targets
+    assert (first.weight, first.context_window, first.static) == (1, None, None)
+    assert (second.weight, second.context_window) == (0, 8192)
+    assert (last.upstream, last.static) == (None, "Sorry.")
+
+
+def test_a_static_answer_may_stand_alone(tmp_path):
+    loaded = config(tmp_path, "routes: [{name: a, targets: [{static: Closed for the weekend.}]}]\n")
+    assert [target.static for target in loaded.routes[0].targets] == ["Closed for the weekend."]
+
+
+def test_health_checks_have_defaults(tmp_path):
+    health = config(tmp_path, "upstreams: {openai: {base_url: 'https://h', health: {}}}\n").upstreams["openai"].health
+    assert dict(health) == {
+        "path": "/health",
+        "interval": 10.0,
+        "timeout": 2.0,
+        "unhealthy_after": 3,
+        "healthy_after": 1,
+    }
 
 
 @pytest.mark.parametrize("key", ["sk-proj-1", "12345", "0123", "1e9", "true", "null", "2024-10-21", "a: b # c", "${X}"])

@@ -25,6 +25,7 @@ UpstreamTimeout   504    upstream_error        upstream_timeout            upstr
 BadAnswer         502    upstream_error        upstream_bad_answer         upstream   upstream_error     yes   WARNING
 Interrupted       502    upstream_error        upstream_stream_interrupted upstream   stream_interrupted no    WARNING
 Unavailable       503    upstream_error        upstream_unavailable        upstream   upstream_error     yes   WARNING
+PassedOver        503    upstream_error        upstream_unavailable        upstream   upstream_error     yes   WARNING
 DownstreamStalled 500    server_error          downstream_stalled          downstream client_abort       no    INFO
 PluginFailed      500    server_error          plugin_failed               weir       upstream_error     no    ERROR
 StoreDown         503    server_error          store_unavailable           weir       upstream_error     no    WARNING

@@ -61,6 +61,7 @@ def test_the_hooks_have_the_signatures_of_the_design():
         "on_attempt": (True, ["exchange", "attempt"]),
         "on_attempt_end": (False, ["exchange", "attempt"]),
         "on_response": (True, ["exchange", "response"]),
+        "state": (False, []),
         "on_complete": (False, ["exchange", "outcome"]),  # an `async def` of a plugin may stand there as well
     }
 

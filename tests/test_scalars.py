@@ -15,6 +15,7 @@ from proxy.scalars import (
     OptionalText,
     Placement,
     Rate,
+    Share,
     Size,
     written,
 )
@@ -36,6 +37,16 @@ def refusal(kind: Any, text: object) -> str:
 )
 def test_durations_are_seconds(text, seconds):
     assert value(Duration, text) == pytest.approx(seconds, abs=1e-12)
+
+
+@pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("2.5%", 0.025), ("100%", 1.0), ("0%", 0.0)])
+def test_shares_are_parts_of_one(text, share):
+    assert value(Share, text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", [10, 0.1, "10", "0.1", "%", "10 %", "-1%", "100.1%", "1000%", "10%\n", "1e1%", None])
+def test_what_is_no_share_is_told(text):
+    assert refusal(Share, text) == "{value} is not a share; write a number up to 100 and %, as in 10%"
 
 
 @pytest.mark.parametrize("text", [30, 1.5, "30", "٣0"])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from plugins.metering.prices import PriceBook
-    from proxy.plugin import Exchange, Request
+    from proxy.plugin import Attempt, Exchange, Request
 
 CHARACTERS_PER_TOKEN = 4
 GENERATING = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
@@ -31,8 +31,18 @@ _NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_ur
 _NONE = Usage()
 
 
+class Spent(NamedTuple):
+    """`usd` None: no price."""
+
+    usage: Usage
+    usd: Decimal | None
+
+
 class Bill(NamedTuple):
-    """`model` is what the upstream was asked for, `served` what it says that it answered with; `usd` None: no price."""
+    """`model` is what the upstream was asked for, `served` what it says that it answered with; `usd` None: no price.
+
+    `wasted`: what earlier attempts had done when they failed, estimated; it is not in `usage` and `usd`.
+    """
 
     upstream: str | None
     model: str | None
@@ -40,20 +50,31 @@ class Bill(NamedTuple):
     usage: Usage
     is_estimated: bool
     usd: Decimal | None
+    wasted: tuple[Spent, ...] = ()
 
 
 def bill(exchange: Exchange, outcome: Outcome, book: PriceBook) -> Bill:
-    request, attempts = exchange.request, exchange.attempts
-    if not attempts:
-        return Bill(None, _named(request), None, _NONE, is_estimated=False, usd=cost(FREE, _NONE))
-    attempt = attempts[-1]
+    request, attempts, attempt = exchange.request, exchange.attempts, exchange.served_by
+    if attempt is None:
+        wasted = tuple(_wasted(exchange, tried, book) for tried in attempts)
+        return Bill(None, _named(request), None, _NONE, is_estimated=False, usd=cost(FREE, _NONE), wasted=wasted)
     model = attempt.target.model or _named(request)
     did_work = attempt.status < 400 and attempt.error is None
     is_work = request.method == "POST" or request.endpoint == "realtime"  # GET of a response tells its usage again
     usage, is_estimated = _usage(exchange, outcome, did_work=did_work) if is_work else (_NONE, False)
     is_paid = usage is not _NONE or (is_work and did_work and request.endpoint in PAID)
     rates = book.find(attempt.target.upstream, model, exchange.model) if is_paid else FREE
-    return Bill(attempt.target.upstream, model, exchange.model, usage, is_estimated, cost(rates, usage))
+    wasted = tuple(_wasted(exchange, tried, book) for tried in attempts[:-1]) if len(attempts) > 1 else ()
+    return Bill(attempt.target.upstream, model, exchange.model, usage, is_estimated, cost(rates, usage), wasted)
+
+
+def _wasted(exchange: Exchange, attempt: Attempt, book: PriceBook) -> Spent:
+    """An attempt whose answer had begun was paid for, as far as it came."""
+    if attempt.status != 200 or exchange.request.endpoint not in GENERATING:
+        return Spent(_NONE, cost(FREE, _NONE))
+    usage = Usage(_prompt_tokens(exchange.request), attempt.delivered_tokens)
+    model = attempt.target.model or _named(exchange.request)
+    return Spent(usage, cost(book.find(attempt.target.upstream, model, None), usage))
 
 
 def _usage(exchange: Exchange, outcome: Outcome, *, did_work: bool) -> tuple[Usage, bool]:
@@ -66,8 +87,11 @@ def _usage(exchange: Exchange, outcome: Outcome, *, did_work: bool) -> tuple[Usa
     if exchange.request.endpoint not in GENERATING or not did_work:
         return _NONE, False
     made = delivered or (0 if is_cut else _characters_in_answer(exchange) // CHARACTERS_PER_TOKEN)
-    given = -(-_characters(exchange.request.glimpse()) // CHARACTERS_PER_TOKEN)
-    return Usage(input_tokens=given, output_tokens=made), True
+    return Usage(_prompt_tokens(exchange.request), made), True
+
+
+def _prompt_tokens(request: Request) -> int:
+    return -(-_characters(request.glimpse()) // CHARACTERS_PER_TOKEN)
 
 
 def _characters_in_answer(exchange: Exchange) -> int:

@@ -13,6 +13,8 @@ import orjson
 from proxy.plugin import PRINCIPAL
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from plugins.metering.bill import Bill
     from proxy.plugin import Attempt, Exchange, Usage
 
@@ -45,15 +47,28 @@ def _entry(exchange: Exchange, bill: Bill) -> dict[str, Any]:
         "upstream": bill.upstream,
         "model": bill.model and bill.model[:SHOWN],
         "served_model": bill.served and bill.served[:SHOWN],
-        "attempts": [_attempt(attempt) for attempt in exchange.attempts],
+        "attempts": _attempts(exchange, bill),
         "tokens": _tokens(bill.usage),
         "estimated": bill.is_estimated,
-        "cost_usd": None if bill.usd is None else f"{bill.usd.normalize():f}",
+        "cost_usd": _usd(bill.usd),
         "ttft_ms": None if token is None else round((token - exchange.started) * 1000, 2),
         "duration_ms": round((exchange.ended - exchange.started) * 1000, 2),
         "status": exchange.response.status if exchange.response else None,
         "outcome": exchange.outcome,
     }
+
+
+def _usd(usd: Decimal | None) -> str | None:
+    return None if usd is None else f"{usd.normalize():f}"
+
+
+def _attempts(exchange: Exchange, bill: Bill) -> list[dict[str, Any]]:
+    """Each try; those before the last with what they had cost when they failed."""
+    told = [_attempt(attempt) for attempt in exchange.attempts]
+    for entry, spent in zip(told, bill.wasted, strict=False):
+        entry["wasted_tokens"] = spent.usage.input_tokens + spent.usage.output_tokens
+        entry["wasted_usd"] = _usd(spent.usd)
+    return told
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
@@ -62,7 +77,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "model": attempt.target.model,
         "status": attempt.status or None,
         "outcome": attempt.outcome,
-        "error": attempt.error and attempt.error.error_code,
+        "fault": attempt.fault and attempt.fault.kind,
     }
 
 

@@ -23,6 +23,7 @@ from proxy.plugin import (
     FailureMode,
     FilePath,
     Key,
+    Kind,
     NotSet,
     Outcome,
     Plugin,
@@ -133,15 +134,16 @@ class Metering(Plugin[MeteringConfig]):
     @override
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
         """What the app wrote may pass where our wish did not: nothing has been done for it yet."""
-        if attempt.status in REFUSED and exchange.get(ASKED, 0) == attempt.number:
+        is_unclear = attempt.fault is not None and attempt.fault.kind is Kind.CLIENT
+        if is_unclear and attempt.status in REFUSED and exchange.get(ASKED, 0) == attempt.number:
             exchange[PLAIN] = attempt.target.upstream
             attempt.retry = attempt.again = True
 
     @override
     async def on_response(self, exchange: Exchange, response: Response) -> EventFilter | None:
-        if not exchange.attempts:
+        attempt = exchange.served_by
+        if attempt is None:
             return None
-        attempt = exchange.attempts[-1]
         if response.status < 400 and exchange.get(PLAIN, "") == attempt.target.upstream:
             self._unwilling.note(attempt.target.upstream)
         return HideUsage() if response.is_event_stream and exchange.get(ASKED, 0) == attempt.number else None
@@ -151,6 +153,9 @@ class Metering(Plugin[MeteringConfig]):
         made = bill(exchange, outcome, self._book)
         if self._write is not None:
             self._write(ledger.line(exchange, made))
+        for spent in made.wasted:
+            if spent.usd:
+                self._wasted.add(("retry",), spent.usd)
         if made.upstream is not None:
             self._note(exchange, outcome, made, made.upstream)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.headers import Fields
+    from proxy.splice import Splice
     from proxy.upstream.connection import Connection
     from proxy.upstream.switched import Peer, Switched
 
@@ -81,6 +82,17 @@ class Incoming:
         self._receiver = receiver if self.guard is None else self.guard(receiver)
         self.resume()  # first: what is delivered now may fill the receiver, which then pauses
         self.deliver()
+
+    def preview(self, receiver: Receiver) -> None:
+        """Until `put_back`, the body is pushed into `receiver`, as it came; what has come so far at once."""
+        self._receiver = receiver
+        self.resume()
+        self.deliver()
+
+    def put_back(self, chunks: list[bytes]) -> None:
+        """What a preview was given is still to be delivered."""
+        self._receiver = None
+        self.chunks[:0] = chunks
 
     def switch(self, peer: Peer) -> Switched:
         """After a 101: the connection's bytes go to `peer`, and what it has to say goes to what is returned."""
@@ -178,7 +190,7 @@ class Incoming:
             self._over.set_result(None)
 
 
-async def whole(incoming: Incoming, limit: int) -> bytes:
+async def whole(incoming: Incoming | Splice, limit: int) -> bytes:
     """The whole body; more than `limit` bytes, or a broken answer, raise."""
     body = _Whole(incoming, limit)
     incoming.attach(body)
@@ -189,7 +201,7 @@ async def whole(incoming: Incoming, limit: int) -> bytes:
 
 
 class _Whole:
-    def __init__(self, incoming: Incoming, limit: int) -> None:
+    def __init__(self, incoming: Incoming | Splice, limit: int) -> None:
         self.chunks: list[bytes] = []
         self.error: ProxyError | None = None
         self._incoming = incoming

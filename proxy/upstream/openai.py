@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import math
 import ssl
 import urllib.parse
@@ -14,6 +16,7 @@ from proxy.headers import downstream_fields, upgrade_fields, upstream_fields
 from proxy.upstream.connection import Connection, Limits
 from proxy.upstream.credentials import BEARER, Credential
 from proxy.upstream.dial import Dialer, Origin
+from proxy.upstream.incoming import whole
 from proxy.upstream.pool import REST_PLAIN, REST_TLS, Pool
 
 if TYPE_CHECKING:
@@ -24,10 +27,12 @@ if TYPE_CHECKING:
     from proxy.headers import Fields
     from proxy.scalars import Placement
     from proxy.upstream.incoming import Incoming
+    from proxy.upstream.pace import Pace
 
     OnInterim = Callable[[int, bytes, Fields], None]
 
 LAST_CHUNK = b"0\r\n\r\n"
+PROBE_BYTES = 64 * 1024
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -41,16 +46,21 @@ class OpenAI:
         self._displaced = self.credential.displaces
         self.drains = settings.on_disconnect == "drain"
         self.in_flight = 0
+        self.is_watched = settings.health is not None
+        self.is_healthy = True
+        self.pace: Pace | None = None
         self._passthrough = settings.auth == "passthrough"
         self._base = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
         self._origin = _origin(settings)
         self._host = self._origin.authority
         self._limits = _limits(settings.timeouts)
         rest = REST_TLS if self._origin.tls else REST_PLAIN
+        self._dialer = Dialer(name, self._origin)
         self.pool = Pool(
             name,
-            Dialer(name, self._origin),
+            self._dialer,
             size=settings.max_connections,
+            waiting=settings.max_waiting,
             connect=settings.timeouts.connect,
             rest=rest if settings.keepalive is None else settings.keepalive,
         )
@@ -68,10 +78,14 @@ class OpenAI:
             return (self._base + target[3:]) or "/"
         return self._base.removesuffix("/v1") + target
 
-    def request_fields(self, request: Request) -> Fields:
-        """A fresh copy of what may go up, with this upstream's own credential."""
+    def request_fields(self, request: Request, *, readable: bool = False) -> Fields:
+        """A fresh copy of what may go up, with this upstream's own credential.
+
+        `readable`: plugins want to read the answer, so an app that accepts encodings gets it without one.
+        """
+        readable = readable and "accept-encoding" in request.headers
         connection = request.headers.getall("connection", ())
-        fields = upstream_fields(request.fields(), connection, passthrough=self._passthrough)
+        fields = upstream_fields(request.fields(), connection, passthrough=self._passthrough, readable=readable)
         if request.is_upgrade:
             fields = upgrade_fields(fields, passthrough=self._passthrough)
         if self._displaced:
@@ -107,6 +121,26 @@ class OpenAI:
                 return incoming
             connection = await self._usable()
 
+    async def probe(self, path: str) -> int:
+        """The status of a GET on a connection of its own: a full pool says nothing of health. Raises ProxyError."""
+        target = self.locate(path)
+        target = self.credential.signed(target) if self.credential.is_in_query else target
+        lines = [f"GET {target} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\nConnection: close".encode()]
+        if self.credential.field is not None:
+            lines.append(b": ".join(self.credential.field))
+        connection = await self._dialer.dial(lambda: Connection(self.name, _nothing, _nothing))
+        try:
+            if not connection.is_usable():
+                raise ConnectFailed(f"upstream '{self.name}' closes connections as soon as they are made")
+            data = b"\r\n".join(lines) + b"\r\n\r\n"
+            incoming = connection.start("GET", data, Limits(), lambda *_: None, more=False)
+            await incoming.head
+            with contextlib.suppress(ProxyError):
+                await whole(incoming, PROBE_BYTES)
+            return incoming.status
+        finally:
+            connection.abort()
+
     def _guard(self, incoming: Incoming) -> None:
         """Keeps our credential out of errors; where one is the whole answer, its body is the business of refusals."""
         mask, index = self.credential.mask, incoming.index
@@ -130,7 +164,10 @@ class OpenAI:
         self, connection: Connection, data: bytes, request: Request, attempt: Attempt, on_interim: OnInterim
     ) -> Incoming:
         has_more = attempt.body is None
-        incoming = connection.start(request.method, data, self._limits, on_interim, more=has_more)
+        limits = self._limits
+        if attempt.first_byte is not None:
+            limits = dataclasses.replace(limits, first_byte=min(limits.first_byte, attempt.first_byte))
+        incoming = connection.start(request.method, data, limits, on_interim, more=has_more)
         incoming.may_upgrade = request.is_upgrade
         if has_more:
             incoming.uploading = asyncio.ensure_future(_upload(request, connection, incoming))
@@ -158,6 +195,10 @@ class OpenAI:
         if is_chunked:
             return head + (_chunk(attempt.body) if attempt.body else b"") + LAST_CHUNK
         return head + attempt.body
+
+
+def _nothing(connection: Connection) -> None:
+    """It belongs to no pool."""
 
 
 async def _upload(request: Request, connection: Connection, incoming: Incoming) -> None:

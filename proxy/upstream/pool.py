@@ -1,4 +1,4 @@
-"""Keep-alive connections to one upstream: at most `size` at a time, the freshest first, waiters in order.
+"""Keep-alive connections to one upstream: at most `size` at a time, the freshest first, waiters in order and bounded.
 
 A server closes what rests too long, and a POST written into that race is lost (it must not be sent twice). So a
 connection rests for less than servers allow: what their `Keep-Alive` field says, or what was seen when they closed, or
@@ -29,10 +29,14 @@ EARLY = 0.01
 
 
 class Pool:
-    def __init__(self, name: str, dialer: Dialer, *, size: int, connect: float | None, rest: float) -> None:
+    def __init__(
+        self, name: str, dialer: Dialer, *, size: int, waiting: int, connect: float | None, rest: float
+    ) -> None:
+        """`waiting`: how many may wait for one of `size` connections; more are refused."""
         self.name = name
         self._dialer = dialer
         self._size = size
+        self._max_waiting = waiting
         self._connect = connect
         self._start_rest = self._rest = rest
         self._forget_at = math.inf
@@ -65,7 +69,7 @@ class Pool:
     async def fresh(self) -> Connection:
         """A new connection, or the next to come free: first come, first served.
 
-        After the connect limit raises ConnectFailed or Unavailable.
+        After the connect limit raises ConnectFailed or Unavailable, which comes at once where too many wait already.
         """
         try:
             async with asyncio.timeout(self._connect):
@@ -86,6 +90,8 @@ class Pool:
             return None
         if connection := self.rested():
             return connection
+        if len(self._waiters) >= self._max_waiting:
+            raise Unavailable(f"upstream '{self.name}': all {self._size} connections are in use, and too many wait")
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:

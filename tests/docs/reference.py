@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from plugins import guard, metering, sse_keepalive
+from plugins import circuit_breaker, failover, guard, metering, sse_keepalive
 from plugins.auth import settings as auth
 from plugins.guard import caps
-from proxy import config, prices, scalars
+from proxy import config, prices, scalars, targets
 from proxy.plugin import PluginConfig
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "route": config.Route,
     "match": config.Match,
     "target": config.Target,
+    "balance": targets.Balance,
+    "health": targets.Health,
     "price": prices.Price,
     "plugin": PluginConfig,
     "auth": auth.AuthConfig,
@@ -37,6 +39,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "auth_jwt": auth.JwtSettings,
     "metering": metering.MeteringConfig,
     "sse_keepalive": sse_keepalive.KeepaliveConfig,
+    "circuit_breaker": circuit_breaker.BreakerConfig,
+    "failover": failover.FailoverConfig,
+    "failover_backoff": failover.Backoff,
     "guard": guard.GuardConfig,
     "guard_max_tokens": caps.MaxTokens,
 }
@@ -51,10 +56,11 @@ _PATTERNS = {
         "name": scalars.Name,
         "date": scalars.Expiry,
         "price": prices.Usd,
+        "share": scalars.Share,
         "`bearer`, `header:NAME`, `query:NAME`": scalars.Placement,
     }.items()
 }
-_TYPES = {"string": "text", "boolean": "`true`, `false`", "array": "list", "object": "mapping"}
+_TYPES = {"string": "text", "boolean": "`true`, `false`", "number": "number", "array": "list", "object": "mapping"}
 
 
 def renewed(page: str) -> str:

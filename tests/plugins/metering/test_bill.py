@@ -70,6 +70,15 @@ def test_an_upstream_that_could_not_be_reached_did_no_work():
     assert (made.usage, made.usd, made.is_estimated) == (Usage(), Decimal(0), False)
 
 
+def test_a_static_answer_costs_nothing_and_what_failed_before_it_is_wasted():
+    exchange = ended({"messages": [{"content": "x" * 40}]}, upstream="gpu")
+    exchange.is_static, exchange.usage, exchange.response_bytes = True, Usage(), 400
+    exchange.attempts[0].delivered_tokens = 5
+    made = bill(exchange, Outcome.OK, BOOK)
+    assert (made.upstream, made.usage, made.usd, made.is_estimated) == (None, Usage(), Decimal(0), False)
+    assert [(spent.usage, spent.usd) for spent in made.wasted] == [(Usage(10, 5), Decimal("0.000015"))]
+
+
 PRICED = {
     "by what was served": ("up", "auto", "gpt-4o-2024-08-06", "0.000006"),
     "by what was asked for, if the other has no price": ("up", "gpt-4o-2024-08-06", "mystery", "0.000006"),

@@ -72,7 +72,7 @@ async def test_an_answer_leaves_one_line_that_says_it_all(house):
         "upstream": "up",
         "model": "gpt-4o",
         "served_model": "gpt-4o-2024-08-06",
-        "attempts": [{"upstream": "up", "model": None, "status": 200, "outcome": "ok", "error": None}],
+        "attempts": [{"upstream": "up", "model": None, "status": 200, "outcome": "ok", "fault": None}],
         "tokens": {"input": 1000, "cached_input": 400, "cache_write": 0, "output": 100, "reasoning": 64},
         "estimated": False,
         "cost_usd": "0.003",

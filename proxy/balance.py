@@ -1,0 +1,214 @@
+"""Which of a route's targets is tried first, and in which order the others follow.
+
+An orderer is made once per route, and looks at the exchange and at what its upstreams are doing; it changes neither.
+Where it sticks, it hashes as every replica does, and a target that comes or goes moves only what was its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from proxy import static
+from proxy.exchange import PRINCIPAL
+from proxy.kind import Kind
+from proxy.prompt import beginning, opening
+from proxy.upstream.pace import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from proxy.exchange import Attempt, Exchange, Target
+    from proxy.targets import Balance
+
+    Orderer = Callable[[Exchange, Sequence[Target]], list[Target]]
+    Compiled = Callable[[Exchange], list[Target]]
+
+NOT_ITS_OWN = frozenset({Kind.CLIENT, Kind.CLIENT_GONE, Kind.CONTEXT_LENGTH, Kind.CONTENT_FILTER, Kind.OURS})
+"""Failures that tell nothing of the upstream's pace."""
+
+
+class Load(Protocol):
+    """An upstream, as far as it matters here; its `pace` is kept where an orderer asks for it."""
+
+    in_flight: int
+    is_watched: bool
+    is_healthy: bool
+    pace: Pace | None
+
+
+def compiled(balance: Balance, targets: Sequence[Target], upstreams: Mapping[str, Load]) -> Compiled | None:
+    """None: as they stand.
+
+    An upstream whose checks fail is left out while another one is there; a static answer is last.
+    """
+    served = [target for target in targets if target.static is None]
+    last = [target for target in targets if target.static is not None]
+    loads = {target.upstream: upstreams[target.upstream] for target in served}
+    if balance.by == "ordered" and not last and not any(load.is_watched for load in loads.values()):
+        return None
+    by = _orderer(balance, loads)
+
+    def ordered(exchange: Exchange) -> list[Target]:
+        healthy = [target for target in served if loads[target.upstream].is_healthy]
+        found = by(exchange, healthy or served)
+        return found + last if last and static.can_answer(exchange.request) else found
+
+    return ordered
+
+
+def _orderer(balance: Balance, loads: Mapping[str, Load]) -> Orderer:
+    match balance.by:
+        case "weighted":
+            return weighted(balance.header)
+        case "least_busy":
+            return least_busy(loads)
+        case "ewma":
+            return fastest(loads)
+        case "sticky":
+            return sticky(_keyed(balance.key))
+        case "prefix":
+            return prefixed(balance.bytes, balance.spill, loads)
+        case _:
+            return lambda _, targets: list(targets)
+
+
+def needs_body(balance: Balance) -> bool:
+    """Whether the order depends on what the request says."""
+    return balance.by == "prefix" or (balance.by == "sticky" and balance.key == "conversation")
+
+
+def needs_principal(balance: Balance) -> bool:
+    return balance.by == "sticky" and balance.key == "principal"
+
+
+# -- orderers
+
+
+def weighted(canaries: Mapping[str, str], draw: Callable[[], float] = random.random) -> Orderer:
+    """By chance, each as often as its share. `canaries`: the upstream to begin with, by the name of a header."""
+
+    def order(exchange: Exchange, targets: Sequence[Target]) -> list[Target]:
+        drawn = _drawn(targets, draw)
+        headers = exchange.request.headers
+        chosen = next((upstream for name, upstream in canaries.items() if name in headers), None)
+        return drawn if chosen is None else sorted(drawn, key=lambda target: target.upstream != chosen)
+
+    return order
+
+
+def least_busy(loads: Mapping[str, Load], draw: Callable[[], float] = random.random) -> Orderer:
+    """The least under way for its weight, this request included."""
+
+    def order(_: Exchange, targets: Sequence[Target]) -> list[Target]:
+        return sorted(targets, key=lambda t: (_per_weight(loads[t.upstream].in_flight + 1, t), draw()))
+
+    return order
+
+
+def fastest(
+    loads: Mapping[str, Load],
+    draw: Callable[[], float] = random.random,
+    clock: Callable[[], float] = time.monotonic,
+) -> Orderer:
+    """Of two by chance the one that answers sooner, then the other one and the rest by the same measure.
+
+    The best of all would get every request of the moment, and be the best no more.
+    """
+
+    def order(_: Exchange, targets: Sequence[Target]) -> list[Target]:
+        now = clock()
+        costs = {target: _per_weight(_cost(loads[target.upstream], now), target) for target in targets}
+        shuffled = sorted(targets, key=lambda _: draw())
+        first = min(shuffled[:2], key=costs.__getitem__, default=None)
+        return sorted(shuffled, key=lambda target: (target is not first, costs[target]))
+
+    for load in loads.values():
+        load.pace = load.pace or Pace()
+    return order
+
+
+def sticky(key_of: Callable[[Exchange], bytes], draw: Callable[[], float] = random.random) -> Orderer:
+    """The same target for the same key; by chance where a request has none."""
+
+    def order(exchange: Exchange, targets: Sequence[Target]) -> list[Target]:
+        key = key_of(exchange)
+        return rendezvous(key, targets) if key else _drawn(targets, draw)
+
+    return order
+
+
+def prefixed(size: int, spill: float, loads: Mapping[str, Load], draw: Callable[[], float] = random.random) -> Orderer:
+    """The target that has seen prompts with this beginning, unless it has `spill` times more to do than the average."""
+    in_hash_order = sticky(lambda exchange: beginning(exchange.request.glimpse(), size), draw)
+
+    def order(exchange: Exchange, targets: Sequence[Target]) -> list[Target]:
+        total = sum(loads[target.upstream].in_flight for target in targets) + 1
+        share = spill * total / (sum(target.weight for target in targets) or 1)
+        found = in_hash_order(exchange, targets)
+        return sorted(found, key=lambda t: loads[t.upstream].in_flight >= math.ceil(share * t.weight))
+
+    return order
+
+
+def rendezvous(key: bytes, targets: Sequence[Target]) -> list[Target]:
+    """Every target draws a number from the key, larger for more weight; the largest is first."""
+    digest = hashlib.blake2b(key).digest()
+    return sorted(targets, key=lambda target: _distance(digest, target))
+
+
+# -- inside
+
+
+def _keyed(key: str) -> Callable[[Exchange], bytes]:
+    if key == "conversation":
+        return lambda exchange: opening(exchange.request.glimpse())
+    if key == "principal":
+        return _principal
+    name = key.removeprefix("header:")
+    return lambda exchange: exchange.request.headers.get(name, "").encode("utf-8", "surrogateescape")
+
+
+def _principal(exchange: Exchange) -> bytes:
+    principal = exchange.get(PRINCIPAL, None)
+    return principal.name.encode() if principal is not None else b""
+
+
+def _distance(digest: bytes, target: Target) -> float:
+    name = f"{target.upstream}\0{target.model or ''}".encode()
+    drawn = int.from_bytes(hashlib.blake2b(name, key=digest, digest_size=6).digest())
+    return _waited((drawn + 1) / 2**48, target)
+
+
+def _drawn(targets: Sequence[Target], draw: Callable[[], float]) -> list[Target]:
+    """By chance and weight: the first as often as its share, then the next as often as its share of the rest."""
+    return sorted(targets, key=lambda target: _waited(1.0 - draw(), target))
+
+
+def _waited(number: float, target: Target) -> float:
+    """When it comes, if it comes at random `weight` times a second; `number` is the chance, above 0."""
+    return _per_weight(-math.log(number), target)
+
+
+def _per_weight(amount: float, target: Target) -> float:
+    return amount / target.weight if target.weight else math.inf
+
+
+def _cost(load: Load, now: float) -> float:
+    return 0.0 if load.pace is None else load.pace.cost(load.in_flight, now)
+
+
+# -- what attempts tell
+
+
+def note_pace(exchange: Exchange, attempt: Attempt, pace: Pace) -> None:
+    """Of an attempt that is over; the first token of a stream has been noted when it came."""
+    now = time.monotonic()
+    fault, response = attempt.fault, exchange.response
+    if fault is not None and fault.kind not in NOT_ITS_OWN:
+        pace.note_failure(now - attempt.started, now)
+    elif fault is None and exchange.first_token_at is None and response is not None and exchange.request.generates:
+        pace.note(response.head_at - attempt.started, now)

@@ -1,0 +1,196 @@
+"""The beginning of an answer, looked at before it goes down: a 200 may still turn out to be a failure.
+
+An answer serves once its first content, reasoning or tool delta is there; JSON once it is whole and no error. Until
+then it is held, within limits, and what was held is delivered afterwards as if nobody had looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Protocol, cast
+
+import orjson
+
+from proxy.answer import Answer, in_band_error
+from proxy.fault import Fault, Kind, fault_in_band, fault_of_error
+from proxy.sse import Reader
+
+if TYPE_CHECKING:
+    from proxy.answer import InBandError
+    from proxy.errors import ProxyError
+    from proxy.exchange import Attempt, Hold, Response
+    from proxy.headers import Fields
+    from proxy.sse import Event
+    from proxy.upstream.incoming import Incoming
+
+
+async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool) -> None:
+    """Returns when it is clear whether the answer serves, `attempt.fault` if not; the answer can be attached then."""
+    assert response.incoming is not None
+    is_json = response.content_type.endswith((b"/json", b"+json"))
+    if not (response.is_event_stream or is_json or hold.whole):
+        return  # it may flow for as long as it likes, and nobody could tell what it says
+    answer = Answer(expected=expects_terminal)
+    look: _Look = _Body(expects_json=is_json and expects_terminal)
+    if response.is_event_stream:
+        look = _Stream(answer, expects_data=expects_terminal, whole=hold.whole)
+    attempt.fault = await _Preview(cast("Incoming", response.incoming), look, hold.size).over(hold.seconds)
+    attempt.delivered_tokens = answer.delivered_tokens()
+
+
+class _Look(Protocol):
+    """What is known of an answer so far: once it `is_clear`, `fault` says why it does not serve, or None: it does.
+
+    `has_begun`: there is no limit of time any more. `end` is told what broke the answer off, if anything did.
+    """
+
+    is_clear: bool
+    fault: Fault | None
+
+    @property
+    def has_begun(self) -> bool: ...
+    def see(self, chunk: bytes) -> None: ...
+    def end(self, broken: Fault | None) -> None: ...
+
+
+class _Stream:
+    """Judged event by event: how the network cut the stream makes no difference."""
+
+    def __init__(self, answer: Answer, *, expects_data: bool, whole: bool) -> None:
+        self.is_clear = False
+        self.fault: Fault | None = None
+        self._answer = answer
+        self._expects_data = expects_data
+        self._whole = whole
+        self._reader = Reader()
+
+    @property
+    def has_begun(self) -> bool:
+        return self._answer.started
+
+    def see(self, chunk: bytes) -> None:
+        self._read(self._reader.feed(chunk))
+
+    def end(self, broken: Fault | None) -> None:
+        self._read(self._reader.end())
+        if not self.is_clear:
+            self._conclude(broken or (None if self._answer.is_whole() else Fault(Kind.BROKEN)))
+
+    def _read(self, events: list[Event]) -> None:
+        answer = self._answer
+        for event in events:
+            answer.see(event)
+            if event.data and not event.is_done:
+                self._expects_data = False
+            if answer.error is not None:
+                self._conclude(fault_in_band(answer.error))
+            elif answer.has_ended():
+                self._conclude(Fault(Kind.BROKEN) if self._expects_data else None)  # a lone `[DONE]` is no answer
+            elif answer.started and not self._whole:
+                self._conclude(None)
+            if self.is_clear:
+                return
+
+    def _conclude(self, fault: Fault | None) -> None:
+        self.fault, self.is_clear = fault, True
+
+
+class _Body:
+    """Anything else, to its end. Some servers send the header of a long answer at once, so that no limit is set."""
+
+    has_begun = True
+
+    def __init__(self, *, expects_json: bool) -> None:
+        self.is_clear = False
+        self.fault: Fault | None = None
+        self._expects_json = expects_json
+        self._chunks: list[bytes] = []
+
+    def see(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def end(self, broken: Fault | None) -> None:
+        self.is_clear = True
+        body = b"".join(self._chunks)
+        told = _told(body) if b'"error"' in body else None
+        if told is not None:
+            self.fault = fault_in_band(told)
+        elif broken is not None or (self._expects_json and not body.rstrip().endswith((b"}", b"]"))):
+            self.fault = broken or Fault(Kind.BROKEN)
+
+
+def _told(body: bytes) -> InBandError | None:
+    """None also where a choice was finished all the same."""
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return None
+    choices = value.get("choices") if isinstance(value, dict) else None
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and (reason := choice.get("finish_reason")) and reason != "error":
+            return None
+    return in_band_error(value)
+
+
+class _Preview:
+    """A receiver that keeps what it is given."""
+
+    def __init__(self, incoming: Incoming, look: _Look, size: int) -> None:
+        """After `size` bytes nothing is held any longer, whatever they are."""
+        self._incoming = incoming
+        self._look = look
+        self._room = size
+        self._chunks: list[bytes] = []
+        self._clear: asyncio.Future[None] | None = None
+
+    async def over(self, seconds: float) -> Fault | None:
+        """None: it serves. Who is cancelled here drops the answer."""
+        self._incoming.preview(self)
+        if not self._look.is_clear:
+            await self._wait(seconds)
+        self._incoming.put_back(self._chunks)
+        return self._look.fault
+
+    async def _wait(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._clear = loop.create_future()
+        timer = loop.call_later(seconds, self._expire) if seconds < math.inf else None
+        try:
+            await self._clear
+        except asyncio.CancelledError:
+            self._incoming.cancel()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def feed(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._room -= len(chunk)
+        if not self._look.is_clear:
+            self._look.see(chunk)
+            if self._room < 0:
+                self._look.is_clear = True
+            self._tell()
+
+    def end(self, trailers: Fields) -> None:
+        del trailers  # the incoming has them
+        if not self._look.is_clear:
+            self._look.end(None)
+            self._tell()
+
+    def fail(self, error: ProxyError) -> None:
+        if not self._look.is_clear:
+            self._look.end(fault_of_error(error))
+            self._tell()
+
+    def _expire(self) -> None:
+        look = self._look
+        if not (look.is_clear or look.has_begun):
+            look.fault, look.is_clear = Fault(Kind.SLOW), True
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._look.is_clear and self._clear is not None and not self._clear.done():
+            self._clear.set_result(None)
