@@ -118,7 +118,7 @@ class Weir:
             self._server.interrupt()
 
     def state(self) -> dict[str, Any]:
-        gateway = self.gateway
+        gateway, plugins = self.gateway, self._plugin_states()
         return {
             "config": {"file": str(self.plan.source.file), "hash": self._digest},
             "ready": not self.readiness(),
@@ -131,8 +131,11 @@ class Weir:
                 }
                 for route in gateway.router.routes
             ],
-            "upstreams": {name: _upstream_state(upstream) for name, upstream in gateway.upstreams.items()},
-            "plugins": self._plugin_states(),
+            "upstreams": {
+                name: {**_upstream_state(upstream), **_told_of(name, plugins)}
+                for name, upstream in gateway.upstreams.items()
+            },
+            "plugins": plugins,
         }
 
     def _plugin_states(self) -> dict[str, Any]:
@@ -285,6 +288,12 @@ def _url(host: str, port: int) -> str:
 
 def _target_state(target: Target) -> dict[str, Any]:
     return {"upstream": target.upstream, "model": target.model} if target.static is None else {"static": True}
+
+
+def _told_of(upstream: str, plugins: Mapping[str, Any]) -> dict[str, Any]:
+    """What plugins say of an upstream is shown with it: under `upstreams` of their state, by its name."""
+    told = [state["upstreams"].get(upstream, {}) for state in plugins.values() if state and "upstreams" in state]
+    return {key: value for facts in told for key, value in facts.items()}
 
 
 def _upstream_state(upstream: OpenAI) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Attempts:
         return response
 
     async def _served(self, way: _Way, target: Target) -> Response:
+        refusal: Response | None = None
         while True:
             if target.static is not None:
                 return await _static(way.exchange, target.static)
@@ -78,16 +79,19 @@ class Attempts:
                 attempt, response = await self._try(way, target)
             except PassedOver:
                 way.remaining.remove(target)
-                if not way.remaining:
+                if way.remaining:
+                    target = await self._first(way)
+                    continue
+                if refusal is None:
                     raise
-                target = await self._first(way)
-                continue
+                return refusal
             if not (attempt.again and attempt.number < MAX_ATTEMPTS):
                 way.remaining.remove(target)
             following = self._next(way, attempt)
             if following is None:
                 break
             target = following
+            refusal = response if response is not None and response.incoming is None else None
             _abandon(response)
             if attempt.pause:
                 await asyncio.sleep(attempt.pause)
@@ -103,6 +107,8 @@ class Attempts:
         way.remaining = [target for target in way.remaining if target.static is None]
         attempt.fault = fault_of_error(broken)
         self.finish(exchange, attempt, Outcome.STREAM_INTERRUPTED)
+        if attempt.again and attempt.number < MAX_ATTEMPTS:
+            way.remaining.insert(0, attempt.target)
         target = self._next(way, attempt)
         try:
             response = await self._served(way, target) if target is not None else None

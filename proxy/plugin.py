@@ -199,4 +199,7 @@ class Plugin(Generic[C]):
         """
 
     def state(self) -> Mapping[str, Any] | None:
-        """What the admin's `/state` shows under the plugin's name, as JSON takes it: nothing secret."""
+        """What the admin's `/state` shows under the plugin's name, as JSON takes it: nothing secret.
+
+        What stands in its `upstreams`, by their names, is shown with those as well.
+        """

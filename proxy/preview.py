@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import TYPE_CHECKING, Protocol, cast
 
 import orjson
@@ -27,16 +28,17 @@ if TYPE_CHECKING:
 
 async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool) -> None:
     """Returns when it is clear whether the answer serves, `attempt.fault` if not; the answer can be attached then."""
-    assert response.incoming is not None
-    is_json = response.content_type.endswith((b"/json", b"+json"))
-    if not (response.is_event_stream or is_json or hold.whole):
-        return  # it may flow for as long as it likes, and nobody could tell what it says
-    answer = Answer(expected=expects_terminal)
-    look: _Look = _Body(expects_json=is_json and expects_terminal)
+    incoming = cast("Incoming", response.incoming)
     if response.is_event_stream:
+        answer = Answer(expected=expects_terminal)
         look = _Stream(answer, expects_data=expects_terminal, whole=hold.whole)
-    attempt.fault = await _Preview(cast("Incoming", response.incoming), look, hold.size).over(hold.seconds)
-    attempt.delivered_tokens = answer.delivered_tokens()
+        attempt.fault = await _Preview(incoming, look, hold.size).over(attempt.started + hold.seconds)
+        attempt.delivered_tokens = answer.delivered_tokens()
+        return
+    is_json = response.content_type.endswith((b"/json", b"+json"))
+    if is_json or hold.whole:  # else it may flow for as long as it likes, and nobody could tell what it says
+        body = _Body(expects_json=is_json and expects_terminal)
+        attempt.fault = await _Preview(incoming, body, hold.size).over(attempt.started + hold.seconds)
 
 
 class _Look(Protocol):
@@ -144,18 +146,18 @@ class _Preview:
         self._chunks: list[bytes] = []
         self._clear: asyncio.Future[None] | None = None
 
-    async def over(self, seconds: float) -> Fault | None:
-        """None: it serves. Who is cancelled here drops the answer."""
+    async def over(self, until: float) -> Fault | None:
+        """None: it serves. Who is cancelled here drops the answer. `until`: monotonic seconds."""
         self._incoming.preview(self)
         if not self._look.is_clear:
-            await self._wait(seconds)
+            await self._wait(until)
         self._incoming.put_back(self._chunks)
         return self._look.fault
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, until: float) -> None:
         loop = asyncio.get_running_loop()
         self._clear = loop.create_future()
-        timer = loop.call_later(seconds, self._expire) if seconds < math.inf else None
+        timer = loop.call_later(until - time.monotonic(), self._expire) if until < math.inf else None
         try:
             await self._clear
         except asyncio.CancelledError:

@@ -294,7 +294,10 @@ WORDS = testing.chat_events(["a", "b"], ends=False)
     [
         (testing.stream(TOLD, b"data: [DONE]\n\n"), "client"),
         (testing.stream(*WORDS, ends=False), "broken"),
-        (testing.stream(*WORDS, b'data: {"error": {"message": "Request failed during generation"}}\n\n'), "server_error"),
+        (
+            testing.stream(*WORDS, b'data: {"error": {"message": "Request failed during generation"}}\n\n'),
+            "server_error",
+        ),
         (DOWN, "overloaded"),
         (testing.chat("hi"), "None"),
     ],
@@ -304,7 +307,7 @@ async def test_what_was_wrong_is_known_however_it_was_told(script, fault):
     async with house(script, plugins=[used("Faults")]) as (weir, _):
         await testing.ask(weir, {**ASK, "stream": True})
         await idle(weir)
-    assert FAULTS == [fault]
+    assert [fault] == FAULTS
 
 
 async def test_an_app_that_leaves_is_nobodys_fault():

@@ -218,7 +218,9 @@ def test_a_balance_is_a_word_or_has_settings(tmp_path, written, read):
 
 
 def test_a_target_has_a_weight_and_may_know_its_window(tmp_path):
-    text = "routes: [{name: a, targets: [openai, {upstream: openai, weight: 0, context_window: 8192}, {static: Sorry.}]}]"
+    text = (
+        "routes: [{name: a, targets: [openai, {upstream: openai, weight: 0, context_window: 8192}, {static: Sorry.}]}]"
+    )
     first, second, last = config(tmp_path, text).routes[0].targets
     assert (first.weight, first.context_window, first.static) == (1, None, None)
     assert (second.weight, second.context_window) == (0, 8192)

@@ -324,13 +324,15 @@ async def test_a_stream_without_a_token_in_time_is_slow(preamble: bytes, whole: 
     assert held.take().body == preamble + HELLO
 
 
-async def test_a_token_in_the_last_moment_counts() -> None:
+@pytest.mark.parametrize(("last", "fault"), [(HELLO, None), (FULL, OVERLOADED), (STOP, None)])
+async def test_what_comes_in_the_last_moment_counts(last: bytes, fault: Fault | None) -> None:
     held = Held()
     looking = held.look(Hold(2**16, 0.0))
     await asyncio.sleep(0)
-    held.come(HELLO)
+    await asyncio.sleep(0)  # in this turn of the loop the time is up, too
+    held.come(last)
     await looking
-    assert held.attempt.fault is None
+    assert held.attempt.fault == fault
 
 
 async def test_a_whole_answer_may_take_its_time_once_it_has_begun() -> None:

@@ -110,8 +110,15 @@ async def test_nothing_is_said_twice_at_the_seam(second):
 
 
 async def test_an_answer_that_becomes_another_is_an_error():
-    other = testing.chat_events(["A", "weir", "stands", "and", "nobody", "knows", "what", "for,", "in", "all", "the", "world."])
-    long = [ROLE, *testing.chat_events(["A", "weir", "stands", "and", "nobody", "knows", "what", "for,", "I", "think."], ends=False)]
+    other = testing.chat_events(
+        ["A", "weir", "stands", "and", "nobody", "knows", "what", "for,", "in", "all", "the", "world."]
+    )
+    long = [
+        ROLE,
+        *testing.chat_events(
+            ["A", "weir", "stands", "and", "nobody", "knows", "what", "for,", "I", "think."], ends=False
+        ),
+    ]
     async with house(testing.stream(*long, ends=False), testing.stream(*other)) as (weir, _, _):
         answer = await testing.ask(weir, ASK)
     assert (answer.is_whole, b"says something else" in answer.body or b"closed the connection" in answer.body) == (

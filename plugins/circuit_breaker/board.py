@@ -32,7 +32,8 @@ class Board:
         return of_upstream[key]
 
     def described(self) -> dict[str, Any]:
-        return {upstream: self._worst(upstream).described() for upstream in self._breakers}
+        """By upstream, as `/state` shows it there."""
+        return {"upstreams": {name: {"breaker": self._worst(name).described()} for name in self._breakers}}
 
     def _show(self, upstream: str) -> None:
         self._gauge.set((upstream,), self._worst(upstream).level)

@@ -165,8 +165,8 @@ class OpenAI:
     ) -> Incoming:
         has_more = attempt.body is None
         limits = self._limits
-        if attempt.first_byte is not None:
-            limits = dataclasses.replace(limits, first_byte=min(limits.first_byte, attempt.first_byte))
+        if attempt.first_byte is not None and attempt.first_byte < limits.first_byte:
+            limits = dataclasses.replace(limits, first_byte=attempt.first_byte)
         incoming = connection.start(request.method, data, limits, on_interim, more=has_more)
         incoming.may_upgrade = request.is_upgrade
         if has_more:

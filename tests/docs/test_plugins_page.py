@@ -110,5 +110,9 @@ def test_the_refusals_have_the_status_and_the_code_that_are_shown():
     listed = {row[0]: (row[1], row[2]) for row in rows("raise")}
     exported = [getattr(plugin, name) for name in plugin.__all__]
     errors = [e for e in exported if inspect.isclass(e) and issubclass(e, ProxyError)]
-    expected = {e.__name__: (str(e.status), e.code) for e in errors if e.__name__ not in {"ProxyError", "PluginFailed", "PassedOver"}}
+    expected = {
+        e.__name__: (str(e.status), e.code)
+        for e in errors
+        if e.__name__ not in {"ProxyError", "PluginFailed", "PassedOver"}
+    }
     assert listed == expected

@@ -45,7 +45,7 @@ def test_the_metric_is_there_from_the_start_and_shows_the_worst():
     assert level(house) == b'weir_breaker_state{upstream="gpu"} 2.0'
     board_of(house).breaker("gpu", "circuit_breaker", OTHER)
     assert level(house) == b'weir_breaker_state{upstream="gpu"} 2.0'
-    assert board_of(house).described()["gpu"]["state"] == "open"
+    assert board_of(house).described()["upstreams"]["gpu"]["breaker"]["state"] == "open"
 
 
 def test_a_board_goes_with_its_house():

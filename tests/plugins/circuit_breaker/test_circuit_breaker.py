@@ -71,7 +71,7 @@ def level(weir, upstream="a"):
 async def told(weir):
     """What /state shows of upstream `a`."""
     page = await wire.fetch(weir.admin_url, b"GET /state HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-    return orjson.loads(page.body)["plugins"]["circuit_breaker"]["a"]
+    return orjson.loads(page.body)["upstreams"]["a"]["breaker"]
 
 
 async def leaves(weir, upstream):
