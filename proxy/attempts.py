@@ -238,7 +238,8 @@ class Attempts:
             return
         await looked_at(response, attempt, hold, expects_terminal=exchange.request.generates)
         if attempt.fault is not None:
-            self.finish(exchange, attempt, Outcome.UPSTREAM_ERROR)
+            is_theirs = attempt.fault.kind.is_upstreams
+            self.finish(exchange, attempt, Outcome.UPSTREAM_ERROR if is_theirs else Outcome.CLIENT_ERROR)
 
 
 async def _static(exchange: Exchange, text: str) -> Response:

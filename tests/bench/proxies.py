@@ -116,6 +116,7 @@ VARIANTS = (
         f'plugins: [{{auth: {{keys: [{{name: bench, sha256: "{_KEY}"}}]}}}}, {{metering: {{prices: "{_PRICES}"}}}}]\n',
         {REQUEST_US: Budget(5.5, times_nginx=True), EVENT_US: Budget(1.45, times_nginx=True, goal=1.25)},
     ),
+    Variant("weir + failover and breaker", "plugins: [failover, circuit_breaker]\n", {}),
     Variant(
         "weir + tap and filter",
         'plugins: [{tap: {use: "tests.bench.stages:TapEveryEvent"}}, {filter: {use: "tests.bench.stages:FilterEveryEvent"}}]\n',

@@ -349,13 +349,13 @@ async def tried(plugin, fault, *, status=200, first_token=None):
 async def test_only_what_is_the_upstreams_counts(kind):
     async with alone(fail_max=1) as plugin:
         await tried(plugin, Fault(kind))
-        assert (plugin.state()["a"]["state"] == "open") == kind.is_upstreams
+        assert (plugin.state()["upstreams"]["a"]["breaker"]["state"] == "open") == kind.is_upstreams
 
 
 async def test_a_try_that_it_did_not_let_go_says_nothing():
     async with alone(fail_max=2) as plugin:
         await tried(plugin, Fault(Kind.BROKEN))
-        assert plugin.state()["a"]["failures_in_a_row"] == 1
+        assert plugin.state()["upstreams"]["a"]["breaker"]["failures_in_a_row"] == 1
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ async def test_a_try_that_it_did_not_let_go_says_nothing():
 async def test_a_websockets_first_token_is_never_slow(status, first_token, state):
     async with alone(fail_max=1, slow_first_token="10s") as plugin:
         await tried(plugin, None, status=status, first_token=first_token)
-        assert plugin.state()["a"]["state"] == state
+        assert plugin.state()["upstreams"]["a"]["breaker"]["state"] == state
 
 
 async def test_a_target_without_an_upstream_is_never_out():
