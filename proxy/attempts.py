@@ -18,7 +18,7 @@ from proxy.encoding import is_plain
 from proxy.errors import Outcome, PassedOver, ProxyError, Unavailable
 from proxy.exchange import Attempt, Response
 from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response
-from proxy.preview import looked_at
+from proxy.preview import looked_at, serves_at_once
 from proxy.routing import read_model
 from proxy.splice import Splice, can_be_continued, continuing
 from proxy.usage import Usage
@@ -174,7 +174,7 @@ class Attempts:
         if exchange.chain.sees_attempts:
             await self._prepare(exchange, attempt)
         response = await self._send(exchange, attempt, way.downstream)
-        if attempt.hold is not None and response is not None and attempt.status == 200:
+        if attempt.hold is not None and response is not None and attempt.status == 200 and not serves_at_once(response):
             await self._look_at(exchange, attempt, attempt.hold, response)
         return attempt, response
 

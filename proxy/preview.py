@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from proxy.upstream.incoming import Incoming
 
 
+def serves_at_once(response: Response) -> bool:
+    """Of JSON that is all here in one piece and speaks of no error, as nearly all is; a no is not to be wondered at."""
+    incoming = cast("Incoming", response.incoming)
+    if not incoming.is_complete or len(incoming.chunks) != 1:
+        return False
+    body = incoming.chunks[0]
+    return body.endswith(b"}") and b'"error"' not in body and response.content_type == b"application/json"
+
+
 async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool) -> None:
     """Returns when it is clear whether the answer serves, `attempt.fault` if not; the answer can be attached then."""
     incoming = cast("Incoming", response.incoming)

@@ -518,7 +518,7 @@ async def test_an_error_in_a_200_is_replaced() -> None:
         answer = await testing.ask(weir, ASK)
         await idle(weir)
     assert answer.json()["choices"][0]["message"]["content"] == "hi"
-    assert journal == ["a upstream_error rate_limited", "b ok None"]
+    assert journal == ["a client_error rate_limited", "b ok None"]
 
 
 async def test_where_nobody_else_is_left_the_app_gets_what_came() -> None:

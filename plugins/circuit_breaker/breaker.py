@@ -102,7 +102,8 @@ class Breaker:
     def succeed(self, lease: Lease) -> None:
         if lease.epoch is not self._epoch:
             return
-        self._machine.call(_nothing)
+        if lease is not self._standing or self._machine.fail_counter:
+            self._machine.call(_nothing)
         if lease is not self._standing:
             self._changed("a trial succeeded")
         elif self._rules.failure_rate is not None:

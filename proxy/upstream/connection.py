@@ -11,9 +11,8 @@ import math
 import os
 import select
 import time
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import httptools
 from typing_extensions import override
@@ -36,8 +35,7 @@ NO_BODY = frozenset({204, 304})
 _HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Seconds; infinity where there is no limit."""
 
     first_byte: float = math.inf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import math
 import ssl
 import urllib.parse
@@ -166,7 +165,7 @@ class OpenAI:
         has_more = attempt.body is None
         limits = self._limits
         if attempt.first_byte is not None and attempt.first_byte < limits.first_byte:
-            limits = dataclasses.replace(limits, first_byte=attempt.first_byte)
+            limits = limits._replace(first_byte=attempt.first_byte)
         incoming = connection.start(request.method, data, limits, on_interim, more=has_more)
         incoming.may_upgrade = request.is_upgrade
         if has_more:
