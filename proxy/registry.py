@@ -10,8 +10,6 @@ import importlib.metadata
 import inspect
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from proxy.plugin import Key, Plugin, PluginConfig
 from proxy.source import ConfigError, validate
 from proxy.wording import nearest
@@ -42,7 +40,7 @@ class Registry:
         self._source = source
         self._problems = problems
         self._classes: dict[str, type[AnyPlugin] | None] = {}
-        self._instances: dict[tuple[str, bytes], AnyPlugin | None] = {}
+        self._instances: dict[tuple[str, str], AnyPlugin | None] = {}
 
     @property
     def instances(self) -> list[AnyPlugin]:
@@ -78,7 +76,7 @@ class Registry:
         return [plugin for plugin in found if plugin is not None]
 
     def _instance(self, entry: PluginEntry, settings: dict[str, Any], at: Path, source: Source) -> AnyPlugin | None:
-        key = (entry.name, orjson.dumps(settings, option=orjson.OPT_SORT_KEYS, default=str))
+        key = (entry.name, repr(sorted(settings.items())))
         if key not in self._instances:
             self._instances[key] = self._build(entry.name, settings, at, source)
         return self._instances[key]

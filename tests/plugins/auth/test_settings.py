@@ -142,3 +142,13 @@ def test_a_key_file_beside_keys(check):
     assert (
         said == "config.yaml:4 plugins[0].auth.keys_file: keys.yaml:2 keys[0]: is the key of 'a'; make one of its own\n"
     )
+
+
+def test_a_hash_without_quotes_that_is_all_digits_is_told(tmp_path, capsys):
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "upstreams: {up: {base_url: 'http://127.0.0.1:1/v1'}}\nroutes: [{name: r, targets: [up]}]\n"
+        f"plugins: [{{auth: {{keys: [{{name: a, sha256: {'1' * 64}}}]}}}}]\n"
+    )
+    assert cli.main(["check", str(file)]) == 1
+    assert "put the 64 digits in quotes" in capsys.readouterr().err
