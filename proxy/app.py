@@ -170,17 +170,17 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
         await _have_credentials(upstreams.values(), plan.source, services, stack)
         for plugin in plan.plugins:
             await _enter(plugin, plan, services, stack)
-        completions = Tasks()
-        stack.push_async_callback(completions.drain, TASK_SECONDS)  # before a plugin leaves its lifespan
         services.models |= _named_models(plan.config)
         metrics.know(services.models, upstreams)
         _check_health(upstreams.values(), services, stack)
+        completions = Tasks()
         router = Router(_routes(plan, metrics, upstreams))
         gateway = Gateway(
             router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
         )
         metrics.before_page = gateway.settle
-        stack.callback(gateway.settle)
+        stack.callback(gateway.settle)  # of what the tasks complete, and before a plugin leaves its lifespan
+        stack.push_async_callback(completions.drain, TASK_SECONDS)
         server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
         weir = Weir(plan, gateway, server, metrics)
         lag = services.tasks.start(metrics.watch_lag(), "event loop lag")

@@ -431,8 +431,16 @@ class Exchange:
 
     @property
     def served_by(self) -> Attempt | None:
-        """The attempt whose answer goes down, or the last that failed; None where no upstream's does."""
-        return self.attempts[-1] if self.attempts and not self.is_static else None
+        """The attempt whose answer goes down, or the last that failed; None where no upstream's does.
+
+        Who was asked to go on with an answer and could not has not served it.
+        """
+        if not self.attempts or self.is_static:
+            return None
+        last, response = self.attempts[-1], self.response
+        if response is None or last.status == response.status:
+            return last
+        return next((attempt for attempt in reversed(self.attempts) if attempt.status == response.status), last)
 
     def note_first_token(self) -> None:
         now = self.first_token_at = time.monotonic()

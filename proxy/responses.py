@@ -221,10 +221,17 @@ def _tell_late(exchange: Exchange, response: Response, downstream: Downstream) -
         response.incoming.cancel()
         response = Response.of_error(BadAnswer("the upstream answered without a stream"))
         exchange.response, exchange.error = response, response.error
-    told = in_band_error(orjson.loads(response.body)) or InBandError(f"the upstream answered {response.status}")
+    told = _told(response.body) or InBandError(f"the upstream answered {response.status}")
     downstream.write(Event.of(error_body(told.message, told.type or "upstream_error", told.code)).raw)
     downstream.abort()
     exchange.outcome = _outcome_of(response)
+
+
+def _told(body: bytes) -> InBandError | None:
+    try:
+        return in_band_error(orjson.loads(body))
+    except ValueError:  # an encoding that passes as it came
+        return None
 
 
 def _own_lines(exchange: Exchange, *, has_id: bool) -> bytes:

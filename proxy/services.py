@@ -41,10 +41,12 @@ class Tasks:
         return task
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what still runs, then cancel it."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=seconds)
-        for task in self._running:
+        """Wait for what still runs, and for what that starts, then cancel it."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while self._running and (left := end - loop.time()) > 0:
+            await asyncio.wait(self._running, timeout=left)
+        for task in list(self._running):
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=1)

@@ -40,6 +40,22 @@ async def test_a_task_that_fails_is_logged_with_its_name(caplog: pytest.LogCaptu
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_a_stop_waits_for_what_is_started_meanwhile():
+    tasks, seen = Tasks(), []
+
+    async def second() -> None:
+        await asyncio.sleep(0.02)
+        seen.append("second")
+
+    async def first() -> None:
+        await asyncio.sleep(0.02)
+        tasks.start(second(), "second")
+
+    tasks.start(first(), "first")
+    await tasks.drain(5)
+    assert seen == ["second"]
+
+
 async def test_a_stop_waits_so_long_and_cancels_what_still_runs():
     tasks = Tasks()
     task = tasks.start(asyncio.sleep(60), "sleeper")

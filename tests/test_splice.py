@@ -165,6 +165,31 @@ async def test_the_usage_is_that_of_both_and_so_is_the_ledgers():
     assert [attempt["fault"] for attempt in line["attempts"]] == ["broken", None]
 
 
+async def ledger(out: io.BytesIO) -> dict:
+    await wire.until(lambda: b'"ledger"' in out.getvalue())
+    (line,) = [line for each in out.getvalue().splitlines() if (line := orjson.loads(each))["log"] == "ledger"]
+    return line
+
+
+async def test_what_went_down_is_billed_where_nobody_goes_on():
+    down = testing.answer(b'{"error": {"message": "busy"}}', status=503)
+    async with house(BREAKS["cut"], down) as (weir, _, out):
+        await testing.ask(weir, ASK)
+        line = await ledger(out)
+    assert (line["upstream"], line["tokens"]["output"], line["estimated"]) == ("u0", 3, True)
+    assert [(attempt["status"], attempt.get("wasted_tokens")) for attempt in line["attempts"]] == [
+        (200, None),
+        (503, 0),
+    ]
+
+
+async def test_what_another_goes_on_with_is_not_wasted():
+    async with house(BREAKS["cut"], testing.stream(ROLE, *SECOND)) as (weir, _, out):
+        await testing.ask(weir, ASK)
+        line = await ledger(out)
+    assert [attempt.get("wasted_tokens") for attempt in line["attempts"]] == [0, None]
+
+
 async def test_the_official_client_gets_a_whole_answer():
     async with (
         house(BREAKS["reset"], testing.stream(ROLE, *SECOND)) as (weir, _, _),

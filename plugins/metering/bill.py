@@ -41,7 +41,7 @@ class Spent(NamedTuple):
 class Bill(NamedTuple):
     """`model` is what the upstream was asked for, `served` what it says that it answered with; `usd` None: no price.
 
-    `wasted`: what earlier attempts had done when they failed, estimated; it is not in `usage` and `usd`.
+    `wasted`: what the attempts that did not serve had done, estimated; it is not in `usage` and `usd`.
     """
 
     upstream: str | None
@@ -64,13 +64,14 @@ def bill(exchange: Exchange, outcome: Outcome, book: PriceBook) -> Bill:
     usage, is_estimated = _usage(exchange, outcome, did_work=did_work) if is_work else (_NONE, False)
     is_paid = usage is not _NONE or (is_work and did_work and request.endpoint in PAID)
     rates = book.find(attempt.target.upstream, model, exchange.model) if is_paid else FREE
-    wasted = tuple(_wasted(exchange, tried, book) for tried in attempts[:-1]) if len(attempts) > 1 else ()
+    wasted = tuple(_wasted(exchange, tried, book) for tried in attempts if tried is not attempt)
     return Bill(attempt.target.upstream, model, exchange.model, usage, is_estimated, cost(rates, usage), wasted)
 
 
 def _wasted(exchange: Exchange, attempt: Attempt, book: PriceBook) -> Spent:
-    """An attempt whose answer had begun was paid for, as far as it came."""
-    if attempt.status != 200 or exchange.request.endpoint not in GENERATING:
+    """An attempt whose answer had begun was paid for, as far as it came; what has gone down is in the bill."""
+    went_down = attempt.outcome is Outcome.STREAM_INTERRUPTED
+    if attempt.status != 200 or went_down or exchange.request.endpoint not in GENERATING:
         return Spent(_NONE, cost(FREE, _NONE))
     usage = Usage(_prompt_tokens(exchange.request), attempt.delivered_tokens)
     model = attempt.target.model or _named(exchange.request)

@@ -63,9 +63,10 @@ def _usd(usd: Decimal | None) -> str | None:
 
 
 def _attempts(exchange: Exchange, bill: Bill) -> list[dict[str, Any]]:
-    """Each try; those before the last with what they had cost when they failed."""
-    told = [_attempt(attempt) for attempt in exchange.attempts]
-    for entry, spent in zip(told, bill.wasted, strict=False):
+    """Each try; those that did not serve with what they had cost when they failed."""
+    told, served_by = [_attempt(attempt) for attempt in exchange.attempts], exchange.served_by
+    failed = (entry for entry, attempt in zip(told, exchange.attempts, strict=True) if attempt is not served_by)
+    for entry, spent in zip(failed, bill.wasted, strict=True):
         entry["wasted_tokens"] = spent.usage.input_tokens + spent.usage.output_tokens
         entry["wasted_usd"] = _usd(spent.usd)
     return told

@@ -365,3 +365,16 @@ async def test_a_route_may_go_unmetered(house):
         await testing.ask(home.weir, ASK, headers={"x-quiet": "1"})
         await testing.ask(home.weir, ASK)
         assert (await home.line())["route"] == "default"
+
+
+async def test_an_answer_that_is_read_to_its_end_for_nobody_leaves_its_line_at_a_stop(house):
+    """The app leaves and Weir stops, while the upstream is still read for its usage."""
+    async with house(testing.stream(*WORDS, pause=0.01), settings="    on_disconnect: drain\n") as home:
+        async with wire.connected(home.weir.url) as client:
+            body = orjson.dumps(STREAM)
+            head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+            await client.send(head % (CHAT.encode(), len(body)) + body)
+            await (await client.start("POST")).until(WORDS[0])
+        await wire.until(lambda: home.weir.in_flight == 0)
+    (line,) = home.lines()
+    assert (line["outcome"], line["tokens"]["output"]) == ("client_abort", 40)
