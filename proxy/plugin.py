@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
+from proxy.consumption import ESTIMABLE, Consumed, consumed, prompt_tokens
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -59,12 +60,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EARLY",
+    "ESTIMABLE",
     "OTHER",
     "PRINCIPAL",
     "Attempt",
     "BodyFilter",
     "ClientFault",
     "ConfigError",
+    "Consumed",
     "Duration",
     "DurationOrNone",
     "Event",
@@ -110,9 +113,11 @@ __all__ = [
     "Unavailable",
     "UpstreamFault",
     "Usage",
+    "consumed",
     "fault",
     "glob",
     "multipart_fields",
+    "prompt_tokens",
     "read_model",
     "read_yaml",
     "repeated_key",
