@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from proxy.admission import Admission
     from proxy.answer import InBandError
     from proxy.fault import Fault
     from proxy.splice import Splice
@@ -386,6 +387,7 @@ class Exchange:
         "_model",
         "_unread",
         "_usage",
+        "admission",
         "answered",
         "answered_by",
         "attempts",
@@ -430,6 +432,7 @@ class Exchange:
         self.error: ProxyError | None = None
         self.told: InBandError | None = None
         self.outcome: Outcome | None = None
+        self.admission: Admission | None = None
         self.facts: dict[Key[Any], Any] = {}
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.admission import Grant
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
 from proxy.consumption import ESTIMABLE, Consumed, consumed, prompt_tokens
 from proxy.errors import (
@@ -51,6 +52,7 @@ from proxy.services import OTHER, Services
 from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
+from proxy.store.claims import Claim, Standing, Store
 from proxy.usage import Usage
 from proxy.wording import fault
 
@@ -65,6 +67,7 @@ __all__ = [
     "PRINCIPAL",
     "Attempt",
     "BodyFilter",
+    "Claim",
     "ClientFault",
     "ConfigError",
     "Consumed",
@@ -79,6 +82,7 @@ __all__ = [
     "FailureMode",
     "Fault",
     "FilePath",
+    "Grant",
     "Heartbeat",
     "Hold",
     "Key",
@@ -105,6 +109,8 @@ __all__ = [
     "Share",
     "Size",
     "Stage",
+    "Standing",
+    "Store",
     "StoreDown",
     "Tap",
     "Target",
