@@ -192,6 +192,7 @@ class Request:
         "method",
         "model",
         "path",
+        "prompt_tokens",
         "query",
         "spelled",
         "target",
@@ -216,6 +217,7 @@ class Request:
         self.waited = 0.0
         self.model: str | None = None
         self.is_model_read = False
+        self.prompt_tokens: int | None = None
         self._body = body if upload is None else None
         self._upload = upload
         self._json: Any = _UNREAD
@@ -272,6 +274,7 @@ class Request:
         """What goes up instead; `model` where it names another one than the app did."""
         self._body = body
         self._json = _UNREAD
+        self.prompt_tokens = None
         self.is_replaced = True
         if model is not None:
             self.model, self.is_model_read = model, True

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.admission import Grant
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
+from proxy.consumption import ESTIMABLE, Consumed, consumed, prompt_tokens
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EARLY",
+    "ESTIMABLE",
     "OTHER",
     "PRINCIPAL",
     "Attempt",
@@ -68,6 +70,7 @@ __all__ = [
     "Claim",
     "ClientFault",
     "ConfigError",
+    "Consumed",
     "Duration",
     "DurationOrNone",
     "Event",
@@ -116,9 +119,11 @@ __all__ = [
     "Unavailable",
     "UpstreamFault",
     "Usage",
+    "consumed",
     "fault",
     "glob",
     "multipart_fields",
+    "prompt_tokens",
     "read_model",
     "read_yaml",
     "repeated_key",
