@@ -169,6 +169,7 @@ class Plugin(Generic[C]):
     provides: ClassVar[tuple[Key[Any], ...]] = ()
     reads_usage: ClassVar[bool] = False
     sees_all: ClassVar[bool] = False
+    uses_store: ClassVar[bool] = False
     failure_mode: ClassVar[FailureMode] = FailureMode.CLOSED
 
     def __init__(self, config: C, *, name: str) -> None:

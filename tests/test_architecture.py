@@ -11,11 +11,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream admission store store.counts sums",
-    "store.claims report websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
-    "store.memory exchange scalars prices source relay realtime fault upstream.dial upstream.incoming",
-    "services",
-    "metrics routing keys ledger preview static consumption targets upstream.health splice upstream.credentials",
+    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream admission store store.counts store.pipe",
+    "store.claims store.servers store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
+    "store.memory store.commands exchange scalars prices source relay realtime fault upstream.dial upstream.incoming",
+    "services store.shared",
+    "metrics routing keys preview static consumption targets upstream.health splice upstream.credentials",
     "plugin config balance buffer refusals server tunnel upstream.connection",
     "registry attempts upstream.pool",
     "chain upstream.openai",
@@ -23,6 +23,9 @@ LAYERS = (
     "gateway",
     "app",
     "testing tour",
+    "sums",
+    "report",
+    "ledger",
     "cli",
 )
 """Bottom up: a module imports at run time only from lines above its own. `demo` stands apart: it knows only itself."""

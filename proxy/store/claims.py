@@ -52,18 +52,22 @@ class Standing(NamedTuple):
 class Taken:
     """What came of claims. `refused` is the place of the one that did not fit, and then none is taken."""
 
-    __slots__ = ("at", "claims", "identity", "is_freed", "is_local", "refused", "standings")
+    __slots__ = ("at", "claims", "identity", "is_freed", "is_local", "mirror", "refused", "standings")
 
     def __init__(
         self, identity: str, claims: Sequence[Claim], standings: Sequence[Standing], *, refused: int | None, at: float
     ) -> None:
-        """`at`: when it was taken, by the clock of the memory that took it; `is_local`: not by a shared store."""
+        """`at`: when it was taken, by the clock of the memory that took it.
+
+        `is_local`: a shared store did not decide it; `mirror`: what it is for the memory that counts along.
+        """
         self.identity = identity
         self.claims = claims
         self.standings = standings
         self.refused = refused
         self.at = at
         self.is_local = self.is_freed = False
+        self.mirror: Taken | None = None
 
 
 class Store(ABC):

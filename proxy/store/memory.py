@@ -53,6 +53,13 @@ class Memory(Store):
         standings = [Standing(c.limit - u - c.amount, c.seconds) for c, u in zip(claims, used, strict=True)]
         return Taken(identity, claims, standings, refused=None, at=now)
 
+    def note(self, identity: str, claims: Sequence[Claim]) -> Taken:
+        """Count along what another store has decided."""
+        now = self._clock()
+        for claim in claims:
+            self._count_of(claim).add(now, claim.amount)
+        return Taken(identity, claims, (), refused=None, at=now)
+
     @override
     def settle(self, taken: Taken, amounts: Sequence[int]) -> None:
         for claim, amount in zip(taken.claims, amounts, strict=True):
