@@ -24,7 +24,7 @@ from proxy.splice import Splice, can_be_continued, continuing
 from proxy.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from proxy.downstream import Downstream
     from proxy.exchange import Exchange, Hold, Request, Target
@@ -43,7 +43,7 @@ MAX_WAITS = 3
 
 @dataclass(slots=True)
 class _Way:
-    """What is left of an exchange's targets; `text` is what another upstream has answered already."""
+    """What is left of the targets of `route`; `text` is what another upstream has answered already."""
 
     exchange: Exchange
     route: Route
@@ -124,7 +124,8 @@ class Attempts:
         waits = MAX_WAITS
         while True:
             try:
-                if targets := way.route.chain.select_targets(way.exchange, way.remaining):
+                targets: Sequence[Target] = way.exchange.chain.select_targets(way.exchange, way.remaining)
+                if targets:
                     return targets[0]
                 break
             except Unavailable as error:
@@ -141,7 +142,7 @@ class Attempts:
         if attempt.again:
             return attempt.target
         try:
-            targets = way.route.chain.select_targets(way.exchange, way.remaining)
+            targets = way.exchange.chain.select_targets(way.exchange, way.remaining)
         except Unavailable:
             return None
         return targets[0] if targets else None

@@ -7,6 +7,7 @@ token. A request that reached no upstream, or that an upstream refused, used not
 from __future__ import annotations
 
 import dataclasses
+import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy.errors import Outcome
@@ -20,6 +21,15 @@ CHARACTERS_PER_TOKEN = 4
 ESTIMABLE = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
 """Endpoints whose tokens can be estimated."""
 
+PAID = ESTIMABLE | {"audio", "images", "realtime"}
+"""Endpoints that cost something, reported or not."""
+
+MOST_TOKENS = 2**20
+MOST_CHOICES = 128
+"""Of one answer, and of answers to one request, in an estimate: whatever is asked for."""
+
+_LONGEST = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
+_CHOICES = ("n", "best_of")
 _PROMPTS = ("messages", "prompt", "input", "inputs", "instructions", "tools")
 _NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file"})
 _NONE = Usage()
@@ -55,6 +65,27 @@ def prompt_tokens(request: Request) -> int:
     if request.prompt_tokens is None:
         request.prompt_tokens = -(-_characters(request.glimpse()) // CHARACTERS_PER_TOKEN)
     return request.prompt_tokens
+
+
+def output_tokens(request: Request, usual: int) -> int:
+    """An estimate: as many as the request allows, else the `usual`, for each of the answers that it asks for."""
+    parsed = request.glimpse()
+    if not isinstance(parsed, dict) or request.endpoint == "embeddings":
+        return 0
+    inside = parsed.get("parameters")
+    asked = {**parsed, **inside} if isinstance(inside, dict) else parsed
+    longest = max((value for name in _LONGEST if type(value := asked.get(name)) is int), default=0)
+    choices = max((value for name in _CHOICES if type(value := asked.get(name)) is int), default=1)
+    return (min(longest, MOST_TOKENS) if longest > 0 else usual) * min(max(choices, 1), MOST_CHOICES)
+
+
+def asked_model(request: Request) -> str | None:
+    """The model that the app asked for, as far as it is at hand."""
+    parsed = request.glimpse()
+    model = parsed.get("model") if isinstance(parsed, dict) else request.model
+    if isinstance(model, str):
+        return model
+    return dict(urllib.parse.parse_qsl(request.query)).get("model") if request.query else None
 
 
 def _found(exchange: Exchange) -> Consumed:

@@ -380,7 +380,8 @@ class Exchange:
     """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
 
     For a chain that `reads_usage`: `usage` is what the upstream reported, `model` the one that it says has answered,
-    and `delivered_tokens` what was counted in the stream.
+    and `delivered_tokens` what was counted in the stream. `detour`, which plugins may set in `on_request`, names the
+    route whose targets serve instead; the chain stays.
     """
 
     __slots__ = (
@@ -393,6 +394,7 @@ class Exchange:
         "attempts",
         "chain",
         "delivered_tokens",
+        "detour",
         "ended",
         "entered",
         "error",
@@ -414,7 +416,7 @@ class Exchange:
         self.id = identity
         self.request = request
         self.started = time.monotonic()
-        self.route = ""
+        self.route = self.detour = ""
         self.chain: Any = None
         self.entered = 0
         self.answered_by: Any = None

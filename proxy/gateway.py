@@ -126,6 +126,8 @@ class Gateway:
                 return response
             if exchange.error is not None:
                 return Response.of_error(exchange.error)
+            if exchange.detour:
+                route = self.router.named[exchange.detour]
             if EARLY in exchange:
                 return await self._impatient(exchange, route, downstream)
             return await self._attempts.run(exchange, route, downstream)

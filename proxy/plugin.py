@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.admission import Grant
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
-from proxy.consumption import ESTIMABLE, Consumed, consumed, prompt_tokens
+from proxy.consumption import ESTIMABLE, PAID, Consumed, asked_model, consumed, output_tokens, prompt_tokens
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -44,6 +44,7 @@ from proxy.scalars import (
     Labels,
     Name,
     NotSet,
+    RouteName,
     Share,
     Size,
     written,
@@ -52,7 +53,8 @@ from proxy.services import OTHER, Services
 from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
-from proxy.store.claims import Claim, Standing, Store
+from proxy.store.claims import Claim, Standing, Store, WhenDown
+from proxy.tariff import TARIFF, Tariff
 from proxy.usage import Usage
 from proxy.wording import fault
 
@@ -64,7 +66,9 @@ __all__ = [
     "EARLY",
     "ESTIMABLE",
     "OTHER",
+    "PAID",
     "PRINCIPAL",
+    "TARIFF",
     "Attempt",
     "BodyFilter",
     "Claim",
@@ -105,6 +109,7 @@ __all__ = [
     "Rejected",
     "Request",
     "Response",
+    "RouteName",
     "Services",
     "Share",
     "Size",
@@ -114,15 +119,19 @@ __all__ = [
     "StoreDown",
     "Tap",
     "Target",
+    "Tariff",
     "TooLarge",
     "Unauthorized",
     "Unavailable",
     "UpstreamFault",
     "Usage",
+    "WhenDown",
+    "asked_model",
     "consumed",
     "fault",
     "glob",
     "multipart_fields",
+    "output_tokens",
     "prompt_tokens",
     "read_model",
     "read_yaml",
@@ -161,13 +170,15 @@ C = TypeVar("C", bound=PluginConfig)
 class Plugin(Generic[C]):
     """One policy. `__init__` is pure; what needs a socket, a task or a file belongs into `lifespan`.
 
+    `__init__` may also set `needs` and `reads_usage`, where they depend on the settings.
+
     Requests meet the plugins of config.yaml from left to right, responses from right to left.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
-    needs: ClassVar[tuple[Key[Any], ...]] = ()
+    needs: tuple[Key[Any], ...] = ()
     provides: ClassVar[tuple[Key[Any], ...]] = ()
-    reads_usage: ClassVar[bool] = False
+    reads_usage: bool = False
     sees_all: ClassVar[bool] = False
     uses_store: ClassVar[bool] = False
     failure_mode: ClassVar[FailureMode] = FailureMode.CLOSED

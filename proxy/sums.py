@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_GROUPS = 100_000
 LABEL = "label:"
-FIELDS = ("principal", "user", "route", "endpoint", "upstream", "model", "served_model", "outcome", "status")
+FIELDS = ("principal", "user", "route", "detour", "endpoint", "upstream", "model", "served_model", "outcome", "status")
 TIMES = {"month": 7, "day": 10, "hour": 13}
 """Characters of a line's time, which is in UTC."""
 
