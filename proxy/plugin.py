@@ -44,6 +44,7 @@ from proxy.scalars import (
     Labels,
     Name,
     NotSet,
+    Rate,
     Share,
     Size,
     written,
@@ -52,7 +53,7 @@ from proxy.services import OTHER, Services
 from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
-from proxy.store.claims import Claim, Standing, Store
+from proxy.store.claims import Claim, Standing, Store, WhenDown
 from proxy.usage import Usage
 from proxy.wording import fault
 
@@ -101,6 +102,7 @@ __all__ = [
     "Principal",
     "ProxyError",
     "QuotaExceeded",
+    "Rate",
     "RateLimited",
     "Rejected",
     "Request",
@@ -119,6 +121,7 @@ __all__ = [
     "Unavailable",
     "UpstreamFault",
     "Usage",
+    "WhenDown",
     "consumed",
     "fault",
     "glob",
@@ -161,13 +164,15 @@ C = TypeVar("C", bound=PluginConfig)
 class Plugin(Generic[C]):
     """One policy. `__init__` is pure; what needs a socket, a task or a file belongs into `lifespan`.
 
+    `__init__` may also set `needs` and `reads_usage`, where they depend on the settings.
+
     Requests meet the plugins of config.yaml from left to right, responses from right to left.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
-    needs: ClassVar[tuple[Key[Any], ...]] = ()
+    needs: tuple[Key[Any], ...] = ()
     provides: ClassVar[tuple[Key[Any], ...]] = ()
-    reads_usage: ClassVar[bool] = False
+    reads_usage: bool = False
     sees_all: ClassVar[bool] = False
     uses_store: ClassVar[bool] = False
     failure_mode: ClassVar[FailureMode] = FailureMode.CLOSED
