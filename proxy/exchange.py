@@ -375,6 +375,11 @@ class Response:
     def fields(self) -> Fields:
         return self._fields if self._headers is None else unbroken(encode(self._headers))
 
+    def put_fields(self, fields: Fields, *, instead_of: bytes) -> None:
+        """Add these to the header, without decoding it, and drop what begins with that (lower-case) text."""
+        kept = [field for field in self.fields() if not field[0].lower().startswith(instead_of)]
+        self._fields, self._headers, self._index = kept + fields, None, None
+
 
 class Exchange:
     """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
