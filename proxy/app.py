@@ -187,6 +187,7 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
             router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
         )
         metrics.before_page = gateway.settle
+        services.store.settle_ended = gateway.settle_taken
         stack.callback(gateway.settle)  # of what the tasks complete, and before a plugin leaves its lifespan
         stack.push_async_callback(completions.drain, TASK_SECONDS)
         server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)

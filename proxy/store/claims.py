@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from proxy.admission import Admission, Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from proxy.admission import Refuse
     from proxy.exchange import Exchange
@@ -71,6 +71,9 @@ class Taken:
 
 
 class Store(ABC):
+    settle_ended: Callable[[], bool] = staticmethod(lambda: False)
+    """Settles what has ended and is not counted yet; whether there was any. Asked before anybody is refused."""
+
     def claim(self, exchange: Exchange, claims: Sequence[Claim], refuse: Refuse) -> Grant:
         """For `on_request`: the claims are taken once all plugins have claimed theirs, in one step.
 
