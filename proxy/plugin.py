@@ -57,7 +57,7 @@ from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Ta
 from proxy.store.claims import Claim, Standing, Store, WhenDown
 from proxy.tariff import TARIFF, Tariff
 from proxy.usage import Usage
-from proxy.wording import fault
+from proxy.wording import fault, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -133,6 +133,7 @@ __all__ = [
     "fault",
     "glob",
     "multipart_fields",
+    "nearest",
     "output_tokens",
     "prompt_tokens",
     "read_model",
