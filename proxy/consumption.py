@@ -74,9 +74,8 @@ def output_tokens(request: Request, usual: int) -> int:
         return 0
     inside = parsed.get("parameters")
     asked = {**parsed, **inside} if isinstance(inside, dict) else parsed
-    longest = max((value for name in _LONGEST if type(value := asked.get(name)) is int), default=0)
-    choices = max((value for name in _CHOICES if type(value := asked.get(name)) is int), default=1)
-    return (min(longest, MOST_TOKENS) if longest > 0 else usual) * min(max(choices, 1), MOST_CHOICES)
+    each, choices = _largest(asked, _LONGEST) or usual, _largest(asked, _CHOICES) or 1
+    return min(each, MOST_TOKENS) * min(choices, MOST_CHOICES)
 
 
 def asked_model(request: Request) -> str | None:
@@ -132,18 +131,31 @@ def _characters_in_answer(exchange: Exchange) -> int:
     return 0 if exchange.request.endpoint == "embeddings" else exchange.response_bytes
 
 
+def _largest(asked: dict[str, Any], names: tuple[str, ...]) -> int:
+    """0 where none of them is a number above."""
+    largest = 0
+    for name in names:
+        value = asked.get(name)
+        if type(value) is int and value > largest:
+            largest = value
+    return largest
+
+
 def _characters(parsed: Any) -> int:
     """Of the prompt: all its text, wherever the API has it; a number is a token; no pictures."""
-    waiting = [parsed.get(name) for name in _PROMPTS] if isinstance(parsed, dict) else []
+    waiting: list[Any] = [parsed.get(name) for name in _PROMPTS] if isinstance(parsed, dict) else []
     found = 0
     while waiting:
         value = waiting.pop()
-        if isinstance(value, str):
+        kind = type(value)
+        if kind is str:
             found += 0 if value.startswith("data:") else len(value)
-        elif isinstance(value, list):
-            waiting.extend(value)
-        elif isinstance(value, dict):
-            waiting.extend(part for key, part in value.items() if key not in _NO_TEXT)
-        elif type(value) is int:
+        elif kind is dict:
+            for key, part in value.items():
+                if key not in _NO_TEXT:
+                    waiting.append(part)
+        elif kind is list:
+            waiting += value
+        elif kind is int:
             found += CHARACTERS_PER_TOKEN
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from plugins.budget.period import period_at
 from plugins.budget.settings import MICRO
-from proxy.plugin import Claim
+from proxy.plugin import OTHER, Claim
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -67,7 +67,7 @@ class Held:
 
 
 class Account:
-    __slots__ = ("_carry", "_reserved", "_settled", "ends", "purses", "subject", "tag")
+    __slots__ = ("_carry", "_reserved", "_settled", "ends", "metric", "purses", "subject", "tag")
 
     def __init__(
         self,
@@ -77,9 +77,11 @@ class Account:
         now: dt.datetime,
         zone: ZoneInfo,
         levels: Sequence[float] = (),
+        metric: str = OTHER,
     ) -> None:
-        """`name` is the budget's: those of one name count together."""
+        """`name` is the budget's: those of one name count together. `metric` is what metrics call the subject."""
         self.subject = subject
+        self.metric = metric
         self.tag = subject[:LONGEST]
         self._carry = _NOTHING
         self._reserved = self._settled = 0
@@ -113,7 +115,10 @@ class Account:
         return purse.seen + self._settled
 
     async def look(self, store: Store) -> None:
-        """What the store has counted by now; while a shared one is away, only what is settled here is known."""
+        """What the store has counted by now, other replicas' reservations too.
+
+        While a shared store is away, only what is settled here is known.
+        """
         reserved = self._reserved
         taken = await store.take(secrets.token_hex(8), self.claims(0, "open"))
         store.settle(taken, [0] * len(self.purses))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 from collections import OrderedDict
 from decimal import Decimal
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
     from plugins.budget.account import Purse
     from proxy.plugin import Claim, Exchange, Outcome, Request, Services, Standing, Target
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS, ALL_TURNS = 1.0, 30
+"""How often accounts are looked at that were spent from, and each how many times all are."""
+
 MOST_ACCOUNTS = 10_000
 SHOWN = 100
 """Of them in `/state`: those that have spent most of what they may."""
@@ -68,7 +71,7 @@ class Budget(Plugin[BudgetConfig]):
         self.needs = (TARIFF, PRINCIPAL) if self._kind in {"principal", "label"} else (TARIFF,)
         self._held: Key[Held] = Key(f"{name}: what is held")
         self._accounts: OrderedDict[str, Account] = OrderedDict()
-        self._spending: dict[Account, str] = {}
+        self._spending = set[Account]()
         self._usual = Usual()
         self._refuse = self._refusal
 
@@ -93,8 +96,9 @@ class Budget(Plugin[BudgetConfig]):
         request = exchange.request
         if exchange.route not in self._routes or not (request.method == "POST" or request.is_upgrade):
             return
-        await _have_model(request)
-        account = self._account(self._subject(exchange))
+        if request.at_hand is None or request.endpoint not in ESTIMABLE:
+            await _have_model(request)
+        account = self._account(exchange)
         micro = self._reservation(exchange, account) if request.endpoint in PAID else 0
         claims = account.claims(micro, self.config.when_store_down)
         exchange[self._held] = account.hold(self._store.claim(exchange, claims, self._refuse), micro)
@@ -109,7 +113,7 @@ class Budget(Plugin[BudgetConfig]):
         if held.grant.is_taken:
             account.settle(held, exchange[TARIFF].spent(exchange))
             self._learn(exchange, account)
-        self._spending[account] = exchange[PRINCIPAL].metric if self._kind == "principal" else OTHER
+        self._spending.add(account)
 
     @override
     def state(self) -> Mapping[str, Any]:
@@ -129,15 +133,17 @@ class Budget(Plugin[BudgetConfig]):
                 return asked_model(exchange.request) or NOBODY
         return exchange.request.headers.get(self._key, NOBODY)
 
-    def _account(self, subject: str) -> Account:
+    def _account(self, exchange: Exchange) -> Account:
         """Made anew when a period of it has ended."""
+        subject = self._subject(exchange)
         now, known = period.now(), self._accounts.get(subject)
         if known is not None and now < known.ends:
             return known
         if known is None and len(self._accounts) >= MOST_ACCOUNTS:
             self._accounts.popitem(last=False)
         amounts = self.config.limits.get(subject, self.config.usd)
-        made = Account(self.name, subject, amounts, now, self.config.time_zone, self.config.warn_at)
+        metric = exchange[PRINCIPAL].metric if self._kind == "principal" else OTHER
+        made = Account(self.name, subject, amounts, now, self.config.time_zone, self.config.warn_at, metric)
         self._accounts[subject] = made
         return made
 
@@ -161,20 +167,25 @@ class Budget(Plugin[BudgetConfig]):
             self._usual.learn((account.subject, asked_model(exchange.request)), tokens)
 
     async def _look(self) -> None:
-        """What was spent since the last time is shown, and told where it has reached a level."""
-        while True:
+        """What was spent since the last time is shown, and told where it has reached a level.
+
+        Now and then all accounts are looked at: others may spend from them, and periods end.
+        """
+        for turn in itertools.count(1):
             await asyncio.sleep(LOOK_SECONDS)
-            spending, self._spending = self._spending, {}
-            for account, metric in spending.items():
+            spending, self._spending = self._spending, set()
+            for account in list(self._accounts.values()) if turn % ALL_TURNS == 0 else spending:
                 await account.look(self._store)
                 for purse in account.purses:
-                    self._show(account, purse, metric)
+                    self._show(account, purse)
+                await asyncio.sleep(0)  # there may be thousands, and requests wait
 
-    def _show(self, account: Account, purse: Purse, metric: str) -> None:
-        used = account.used(purse)
+    def _show(self, account: Account, purse: Purse) -> None:
+        has_ended = period.now() >= purse.period.ends
+        used = 0 if has_ended else account.used(purse)
         self._alarms.ring(purse.reached(used), account, purse)
-        if purse.limit and metric != OTHER:
-            self._ratio.set((self.name, purse.amount.period, metric), used / purse.limit)
+        if purse.limit and account.metric != OTHER:
+            self._ratio.set((self.name, purse.amount.period, account.metric), used / purse.limit)
 
     def _refusal(self, exchange: Exchange, claim: Claim, standing: Standing) -> QuotaExceeded | None:
         held, account = exchange[self._held], exchange[self._held].account

@@ -132,7 +132,8 @@ class Metering(Plugin[MeteringConfig]):
     def spent(self, exchange: Exchange) -> Decimal:
         """As a Tariff."""
         made = self._bill(exchange)
-        return sum((spent.usd for spent in made.wasted if spent.usd), made.usd or Decimal(0))
+        usd = made.usd or Decimal(0)
+        return sum((spent.usd for spent in made.wasted if spent.usd), usd) if made.wasted else usd
 
     def _bill(self, exchange: Exchange) -> Bill:
         """Made once: those that ask for it before this plugin's own `on_complete` see the same."""

@@ -315,6 +315,16 @@ async def test_how_much_is_spent_is_a_metric_of_callers_that_the_config_names(ho
         )
 
 
+async def test_a_period_that_has_ended_leaves_nothing_spent(house, clock, monkeypatch):
+    monkeypatch.setattr("plugins.budget.budget.ALL_TURNS", 2)
+    name = '{budget="budget",period="day",principal="search-team"}'
+    async with house(counted(0, 1000), "{usd: 4/day}") as home:
+        await home.ask()
+        await wire.until(lambda: home.metric("weir_budget_used_ratio") == {name: 0.25})
+        clock[0] += dt.timedelta(days=1)
+        await wire.until(lambda: home.metric("weir_budget_used_ratio") == {name: 0.0})
+
+
 async def test_accounts_and_what_is_shown_of_them_are_bounded(house, monkeypatch):
     monkeypatch.setattr("plugins.budget.budget.MOST_ACCOUNTS", 5)
     monkeypatch.setattr("plugins.budget.budget.SHOWN", 3)
