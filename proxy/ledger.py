@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 
-from proxy import report
+from proxy import statement
 from proxy.sums import FIELDS, LABEL, TIMES, Sums, column
 from proxy.wording import nearest
 
@@ -72,9 +72,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("--since", metavar="DATE", type=_day, help="the first day, in UTC, as in 2026-11-01")
     command.add_argument("--until", metavar="DATE", type=_day, help="the last day")
     form = command.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_const", dest="form", const=report.json, help="one object per line")
-    form.add_argument("--csv", action="store_const", dest="form", const=report.as_csv, help="comma-separated values")
-    command.set_defaults(run=_run, form=report.table)
+    form.add_argument("--json", action="store_const", dest="form", const=statement.json, help="one object per line")
+    form.add_argument("--csv", action="store_const", dest="form", const=statement.as_csv, help="comma-separated values")
+    command.set_defaults(run=_run, form=statement.table)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ LAYERS = (
     "app",
     "testing tour",
     "sums",
-    "report",
+    "statement",
     "ledger",
     "cli",
 )
