@@ -94,6 +94,13 @@ class TooLarge(ClientFault):
     code = "request_too_large"
 
 
+class UploadStalled(ClientFault):
+    """The app stopped sending its request's body."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class Rejected(ProxyError):
     """A policy said no."""
 

@@ -192,6 +192,7 @@ def test_no_error_within_an_answer_raises(value: Any, name: str) -> None:
         (errors.TooLarge("x"), Kind.CLIENT),
         (errors.DownstreamStalled("x"), Kind.CLIENT_GONE),
         (errors.Rejected("x"), Kind.OURS),
+        (errors.UploadStalled("x"), Kind.CLIENT),
         (errors.RateLimited("our own"), Kind.OURS),
         (errors.PluginFailed("x"), Kind.OURS),
         (errors.StoreDown("x"), Kind.OURS),

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import httptools
 from typing_extensions import override
 
-from proxy.errors import BadAnswer, DownstreamStalled, Dropped, Interrupted, ProxyError, UpstreamTimeout
+from proxy.errors import (
+    BadAnswer,
+    DownstreamStalled,
+    Dropped,
+    Interrupted,
+    ProxyError,
+    UploadStalled,
+    UpstreamTimeout,
+)
 from proxy.upstream.incoming import Incoming
 from proxy.upstream.switched import Switched
 
@@ -401,6 +409,8 @@ class Connection(asyncio.Protocol):
 
     def _expired(self) -> ProxyError:
         upstream = f"upstream '{self.name}'"
+        if self._phase is _Phase.UPLOAD and self._writable is None:
+            return UploadStalled("the request's body stopped coming")
         if self._deadline == self._final_deadline:
             kind = Interrupted if self._phase is _Phase.BODY else UpstreamTimeout
             return kind(f"{upstream} did not finish within its total time limit", code="upstream_timeout")

@@ -176,6 +176,20 @@ async def test_what_apps_do_wrong_is_not_the_upstreams_fault(status):
         assert level(weir) == 0
 
 
+async def test_an_app_that_sends_too_slowly_is_told_so_and_is_not_the_upstreams_fault():
+    async with (
+        house(HI, fail_max=1, settings="timeouts: {idle: 200ms}") as (weir, _),
+        wire.connected(weir.url) as app,
+    ):
+        await app.send(b"POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n", bytes(1000))
+        answer = await app.answer()
+        assert (answer.status, orjson.loads(answer.body)["error"]["code"]) == (408, "request_timeout")
+        await wire.until(lambda: not weir.in_flight)
+        assert level(weir) == 0
+        page = weir.metrics.page().decode()
+    assert 'weir_attempts_total{outcome="client_error",upstream="a"} 1.0' in page
+
+
 async def test_apps_that_leave_are_not_the_upstreams_fault():
     async with house(silent) as (weir, a):
         for _ in range(100):
