@@ -15,16 +15,16 @@ from proxy import refusals, static
 from proxy.balance import note_pace
 from proxy.body import replace_multipart_field, replace_value
 from proxy.encoding import is_plain
-from proxy.errors import Outcome, PassedOver, ProxyError, Unavailable
+from proxy.errors import Outcome, OutOfTime, PassedOver, ProxyError, Unavailable, UpstreamTimeout
 from proxy.exchange import Attempt, Response
-from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response
+from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response, outcome_of
 from proxy.preview import looked_at, serves_at_once
 from proxy.routing import read_model
 from proxy.splice import Splice, can_be_continued, continuing
 from proxy.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from proxy.downstream import Downstream
     from proxy.exchange import Exchange, Hold, Request, Target
@@ -140,10 +140,7 @@ class Attempts:
             return None
         if attempt.again:
             return attempt.target
-        try:
-            targets = way.route.chain.select_targets(way.exchange, way.remaining)
-        except Unavailable:
-            return None
+        targets = _able(way, way.remaining)
         return targets[0] if targets else None
 
     def finish(self, exchange: Exchange, attempt: Attempt, outcome: Outcome) -> None:
@@ -175,7 +172,7 @@ class Attempts:
             await self._prepare(exchange, attempt)
         response = await self._send(exchange, attempt, way.downstream)
         if attempt.hold is not None and response is not None and attempt.status == 200 and not serves_at_once(response):
-            await self._look_at(exchange, attempt, attempt.hold, response)
+            response = await self._looked_at(way, attempt, attempt.hold, response)
         return attempt, response
 
     def _begin(self, exchange: Exchange, target: Target) -> Attempt:
@@ -232,14 +229,36 @@ class Attempts:
         self.finish(exchange, attempt, outcome)
         return response
 
-    async def _look_at(self, exchange: Exchange, attempt: Attempt, hold: Hold, response: Response) -> None:
-        """Whether the answer serves; while that is not known nothing of it goes down."""
-        if not is_plain(response.field(b"content-encoding")):
-            return
-        await looked_at(response, attempt, hold, expects_terminal=exchange.request.generates)
-        if attempt.fault is not None:
-            is_theirs = attempt.fault.kind.is_upstreams
-            self.finish(exchange, attempt, Outcome.UPSTREAM_ERROR if is_theirs else Outcome.CLIENT_ERROR)
+    async def _looked_at(self, way: _Way, attempt: Attempt, hold: Hold, response: Response) -> Response | None:
+        """The answer once it is known whether it serves, or None where it has not in time."""
+        fault = await looked_at(response, attempt, hold, expects_terminal=way.exchange.request.generates)
+        if fault is None or (fault.kind is Kind.SLOW and not _gives_way(way, attempt, hold)):
+            return response
+        attempt.fault = fault
+        if fault.kind in _TOO_LATE:
+            _abandon(response)
+            attempt.error = _TOO_LATE[fault.kind](f"upstream '{attempt.target.upstream}' sent no token in time")
+            self.finish(way.exchange, attempt, attempt.error.outcome)
+            return None
+        self.finish(way.exchange, attempt, outcome_of(fault))
+        return response
+
+
+_TOO_LATE = {Kind.SLOW: UpstreamTimeout, Kind.LATE: OutOfTime}
+
+
+def _able(way: _Way, targets: Sequence[Target]) -> Sequence[Target]:
+    """Those of them that could be asked now."""
+    try:
+        return way.route.chain.select_targets(way.exchange, targets) if targets else ()
+    except Unavailable:
+        return ()
+
+
+def _gives_way(way: _Way, attempt: Attempt, hold: Hold) -> bool:
+    """Whether another target shall take over from a slow answer; asked while the attempt is not over yet."""
+    others = _able(way, [target for target in way.remaining if target is not attempt.target])
+    return bool(others) and (hold.gives_way is None or hold.gives_way(way.exchange, attempt, others))
 
 
 async def _static(exchange: Exchange, text: str) -> Response:

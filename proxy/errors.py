@@ -156,6 +156,12 @@ class UpstreamTimeout(UpstreamFault):
     code = "upstream_timeout"
 
 
+class OutOfTime(UpstreamTimeout):
+    """The deadline of a request's attempts passed before a limit of the upstream's own did."""
+
+    code = "deadline_exceeded"
+
+
 class BadAnswer(UpstreamFault):
     code = "upstream_bad_answer"
 

@@ -90,20 +90,23 @@ class Target:
 class Hold(NamedTuple):
     """How an answer is held until it is known to serve: to its first token or, `whole`, to its end.
 
-    After `size` bytes it goes down as it is; after `seconds` without a token the attempt has failed.
+    After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if another target
+    could serve now, and `gives_way`, told which, wants that (None: always); else the slow answer goes down.
     """
 
     size: int
     seconds: float = math.inf
     whole: bool = False
+    gives_way: Callable[[Exchange, Attempt, Sequence[Target]], bool] | None = None
 
 
 class Attempt:
     """One try of one target. `headers` and `body` are this try's own: the next one starts from the request again.
 
-    Plugins set, in `on_attempt`: `first_byte`, its own limit in seconds, and `hold`, how its answer is looked at before
-    it goes down. In `on_attempt_end`, where `fault` says what was wrong: `retry`, whether the next target is tried,
-    with `again` this one once more, and the `pause` before that in seconds. `others` counts the targets that are left.
+    Plugins set, in `on_attempt`: `first_byte`, its own limit in seconds; `deadline`, what is left to its request, which
+    is nobody's fault; and `hold`, how its answer is looked at before it goes down. In `on_attempt_end`, where `fault`
+    says what was wrong: `retry`, whether the next target is tried, with `again` this one once more, and the `pause`
+    before that in seconds. `others` counts the targets that are left.
     With `continues`, the next target goes on with a text that breaks off, if `on_attempt_end` wants it tried.
     """
 
@@ -113,6 +116,7 @@ class Attempt:
         "again",
         "body",
         "continues",
+        "deadline",
         "delivered_tokens",
         "error",
         "fault",
@@ -141,7 +145,7 @@ class Attempt:
         self.error: ProxyError | None = None
         self.outcome: Outcome | None = None
         self.fault: Fault | None = None
-        self.first_byte: float | None = None
+        self.first_byte = self.deadline = math.inf
         self.hold: Hold | None = None
         self.others = 0
         self.retry = self.again = self.continues = False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from proxy.errors import ProxyError
     from proxy.exchange import Response
 
-__all__ = ["Fault", "Kind", "fault_in_band", "fault_of_end", "fault_of_error", "fault_of_response"]
+__all__ = ["Fault", "Kind", "fault_in_band", "fault_of_end", "fault_of_error", "fault_of_response", "outcome_of"]
 
 READ_BYTES = 64 * 1024
 """How much of an error's body is read."""
@@ -53,6 +53,11 @@ def fault_in_band(told: InBandError) -> Fault:
     return Fault(kind, _wait_in_words(kind, told))
 
 
+def outcome_of(fault: Fault) -> Outcome:
+    """Of an answer within a 200, the same as of one with a status."""
+    return Outcome.UPSTREAM_ERROR if fault.kind.is_upstreams else Outcome.CLIENT_ERROR
+
+
 def fault_of_end(outcome: Outcome, error: ProxyError | None) -> Fault:
     """Of an answer that had begun to go down."""
     if outcome is Outcome.CLIENT_ABORT:
@@ -62,7 +67,7 @@ def fault_of_end(outcome: Outcome, error: ProxyError | None) -> Fault:
     return Fault(Kind.BROKEN if outcome is Outcome.STREAM_INTERRUPTED else Kind.OURS)
 
 
-_CODES = {"upstream_timeout": Kind.TIMEOUT, "shutting_down": Kind.OURS}
+_CODES = {"upstream_timeout": Kind.TIMEOUT, "deadline_exceeded": Kind.LATE, "shutting_down": Kind.OURS}
 """Whatever the class: an answer can also fall silent, or be broken off here."""
 
 _ERRORS = (

@@ -23,6 +23,7 @@ UpstreamFault     502    upstream_error        upstream_error              upstr
 ConnectFailed     502    upstream_error        upstream_unreachable        upstream   upstream_error     yes   WARNING
 Dropped           502    upstream_error        upstream_closed             upstream   upstream_error     no    WARNING
 UpstreamTimeout   504    upstream_error        upstream_timeout            upstream   upstream_error     yes   WARNING
+OutOfTime         504    upstream_error        deadline_exceeded           upstream   upstream_error     yes   WARNING
 BadAnswer         502    upstream_error        upstream_bad_answer         upstream   upstream_error     yes   WARNING
 Interrupted       502    upstream_error        upstream_stream_interrupted upstream   stream_interrupted no    WARNING
 Unavailable       503    upstream_error        upstream_unavailable        upstream   upstream_error     yes   WARNING

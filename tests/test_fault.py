@@ -43,7 +43,7 @@ def test_what_upstreams_say(case: dict[str, Any]) -> None:
 
 
 def test_the_table_has_each_kind_that_can_be_told() -> None:
-    untold = {Kind.UNREACHABLE, Kind.BROKEN, Kind.SLOW, Kind.DROPPED, Kind.CLIENT_GONE, Kind.OURS}
+    untold = {Kind.UNREACHABLE, Kind.BROKEN, Kind.SLOW, Kind.LATE, Kind.DROPPED, Kind.CLIENT_GONE, Kind.OURS}
     assert {case["kind"] for case in CASES} == set(Kind) - untold
     assert len({case["name"] for case in CASES}) == len(CASES)
 
@@ -181,6 +181,7 @@ def test_no_error_within_an_answer_raises(value: Any, name: str) -> None:
         (errors.ConnectFailed("x"), Kind.UNREACHABLE),
         (errors.Unavailable("all connections are in use"), Kind.BUSY),
         (errors.UpstreamTimeout("x"), Kind.TIMEOUT),
+        (errors.OutOfTime("x"), Kind.LATE),
         (errors.Dropped("x"), Kind.DROPPED),
         (errors.Interrupted("closed"), Kind.BROKEN),
         (errors.Interrupted("fell silent", code="upstream_timeout"), Kind.TIMEOUT),

@@ -22,6 +22,7 @@ from proxy.errors import (
     DownstreamStalled,
     Dropped,
     Interrupted,
+    OutOfTime,
     ProxyError,
     UploadStalled,
     UpstreamTimeout,
@@ -44,11 +45,12 @@ _HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)
 
 
 class Limits(NamedTuple):
-    """Seconds; infinity where there is no limit."""
+    """Seconds; infinity where there is no limit. `is_cut`: a request's deadline left less for `first_byte`."""
 
     first_byte: float = math.inf
     idle: float = math.inf
     total: float = math.inf
+    is_cut: bool = False
 
 
 class _Phase(Enum):
@@ -420,6 +422,8 @@ class Connection(asyncio.Protocol):
             return Interrupted(f"{upstream} fell silent in the middle of its answer", code="upstream_timeout")
         if self._phase is _Phase.UPLOAD:
             return UpstreamTimeout(f"the request's body stopped flowing to {upstream}")
+        if self._limits.is_cut:
+            return OutOfTime(f"{upstream} did not begin to answer before the request's deadline")
         return UpstreamTimeout(f"{upstream} did not begin to answer in time")
 
 

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import math
 import ssl
+import time
 import urllib.parse
 from typing import TYPE_CHECKING, ClassVar
 
 from proxy.encoding import is_plain
-from proxy.errors import ConnectFailed, Dropped, PluginFailed, ProxyError, Unavailable
+from proxy.errors import ConnectFailed, Dropped, OutOfTime, PluginFailed, ProxyError, Unavailable
 from proxy.headers import downstream_fields, upgrade_fields, upstream_fields
 from proxy.upstream.connection import Connection, Limits
 from proxy.upstream.credentials import BEARER, Credential
@@ -105,7 +106,7 @@ class OpenAI:
         connection that had rested and went without a word.
         """
         data = self._written(request, attempt)
-        connection = self.pool.rested() or await self._usable()
+        connection = self.pool.rested() or await self._usable(attempt)
         while True:
             is_harmless = connection.is_reused and attempt.body == b"" and request.method in IDEMPOTENT
             incoming = self._start(connection, data, request, attempt, on_interim)
@@ -118,7 +119,7 @@ class OpenAI:
             else:
                 self._guard(incoming)
                 return incoming
-            connection = await self._usable()
+            connection = await self._usable(attempt)
 
     async def probe(self, path: str) -> int:
         """The status of a GET on a connection of its own: a full pool says nothing of health. Raises ProxyError."""
@@ -152,25 +153,33 @@ class OpenAI:
         ):
             incoming.guard = mask.before
 
-    async def _usable(self) -> Connection:
-        for _ in range(3):
-            connection = await self.pool.fresh()
-            if connection.is_usable():
-                return connection
+    async def _usable(self, attempt: Attempt) -> Connection:
+        try:
+            async with asyncio.timeout(attempt.deadline if attempt.deadline < math.inf else None):
+                for _ in range(3):
+                    connection = await self.pool.fresh()
+                    if connection.is_usable():
+                        return connection
+        except TimeoutError:
+            raise OutOfTime(f"upstream '{self.name}' was not reached before the request's deadline") from None
         raise ConnectFailed(f"upstream '{self.name}' closes connections as soon as they are made")
 
     def _start(
         self, connection: Connection, data: bytes, request: Request, attempt: Attempt, on_interim: OnInterim
     ) -> Incoming:
         has_more = attempt.body is None
-        limits = self._limits
-        if attempt.first_byte is not None and attempt.first_byte < limits.first_byte:
-            limits = limits._replace(first_byte=attempt.first_byte)
-        incoming = connection.start(request.method, data, limits, on_interim, more=has_more)
+        incoming = connection.start(request.method, data, self._limits_of(attempt), on_interim, more=has_more)
         incoming.may_upgrade = request.is_upgrade
         if has_more:
             incoming.uploading = asyncio.ensure_future(_upload(request, connection, incoming))
         return incoming
+
+    def _limits_of(self, attempt: Attempt) -> Limits:
+        limits, own, left = self._limits, attempt.first_byte, attempt.deadline
+        if left < limits.first_byte and left < own:
+            left = max(attempt.started + left - time.monotonic(), 0.0)  # connecting took its part
+            return Limits(left, limits.idle, limits.total, is_cut=True)
+        return limits if limits.first_byte <= own else Limits(own, limits.idle, limits.total)
 
     def _target(self, request: Request, attempt: Attempt) -> str:
         """Raises Unavailable where the attempt could not have got its credential."""
@@ -238,6 +247,6 @@ def _tls(settings: config.Tls) -> ssl.SSLContext:
 
 
 def _limits(timeouts: config.Timeouts) -> Limits:
-    return Limits(
-        *(math.inf if limit is None else limit for limit in (timeouts.first_byte, timeouts.idle, timeouts.total))
-    )
+    given = (timeouts.first_byte, timeouts.idle, timeouts.total)
+    first_byte, idle, total = (math.inf if limit is None else limit for limit in given)
+    return Limits(first_byte, idle, total)

@@ -28,6 +28,9 @@ from tests.plugins.failover.house import (
     slowly,
     way,
 )
+from tests.upstream.double import deaf
+
+BREAKER = {"circuit_breaker": {"fail_max": 1, "max_wait": "0s"}}
 
 # -- the same target, or the next
 
@@ -173,6 +176,35 @@ async def test_the_deadline_ends_the_last_try_and_lets_none_follow():
             answer = await testing.ask(weir, ASK)
     assert way(answer) == (504, "b", "2")
     assert (len(a.requests), len(b.requests), len(c.requests)) == (1, 1, 0)
+
+
+async def test_that_harms_no_upstream_whose_own_limit_was_longer():
+    async with house(silent, failover={"deadline": "200ms"}, behind=[BREAKER]) as (weir, a):
+        answers = [await testing.ask(weir, ASK) for _ in range(2)]
+    assert [answer.json()["error"]["code"] for answer in answers] == ["deadline_exceeded"] * 2
+    assert len(a.requests) == 2
+
+
+async def test_it_does_where_that_was_no_longer():
+    limits = {"timeouts": {"first_byte": "200ms"}}
+    async with house(silent, failover={"deadline": "200ms"}, behind=[BREAKER], upstream=limits) as (weir, a):
+        answers = [await testing.ask(weir, ASK) for _ in range(2)]
+    assert [answer.json()["error"]["code"] for answer in answers] == ["upstream_timeout", "upstream_unavailable"]
+    assert len(a.requests) == 1
+
+
+async def test_the_deadline_ends_a_wait_for_a_connection():
+    with deaf() as port:
+        elsewhere = {"a": f"http://127.0.0.1:{port}"}
+        async with house(SERVES, failover={"deadline": "200ms"}, elsewhere=elsewhere) as (weir, _):
+            async with asyncio.timeout(3):
+                answer = await testing.ask(weir, ASK)
+    assert (way(answer), answer.json()["error"]["code"]) == ((504, "a", "1"), "deadline_exceeded")
+
+
+async def test_a_static_answer_is_there_at_the_deadline():
+    async with house(silent, failover={"deadline": "200ms"}, static="come back later") as (weir, _):
+        assert (await testing.ask(weir, ASK)).json()["choices"][0]["message"]["content"] == "come back later"
 
 
 # -- what no other try can help
