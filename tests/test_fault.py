@@ -38,8 +38,18 @@ def fault_of(case: dict[str, Any]) -> Fault:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_what_upstreams_say(case: dict[str, Any]) -> None:
-    kind, wait = fault_of(case)
+    kind, wait, _ = fault_of(case)
     assert (kind.value, wait) == (case["kind"], pytest.approx(case["wait"]) if "wait" in case else None)
+
+
+@pytest.mark.parametrize(
+    ("said", "should_retry"),
+    [("true", True), ("false", False), (" False ", False), ("", None), ("maybe", None), (None, None)],
+)
+def test_what_openai_says_of_asking_again(said: str | None, should_retry: bool | None) -> None:
+    headers = {} if said is None else {"x-should-retry": said}
+    fault = fault_of_response(Response(500, headers=headers))
+    assert fault == Fault(Kind.SERVER_ERROR, None, should_retry)
 
 
 def test_the_table_has_each_kind_that_can_be_told() -> None:
@@ -155,7 +165,9 @@ JSON = st.recursive(
 )
 BODIES = st.binary(max_size=60) | JSON.map(orjson.dumps)
 FIELDS = st.dictionaries(
-    st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset-tokens", "date", "content-encoding", "x"]),
+    st.sampled_from(
+        ["retry-after", "retry-after-ms", "x-ratelimit-reset-tokens", "x-should-retry", "date", "content-encoding"]
+    ),
     st.binary(max_size=40).map(lambda value: value.decode("utf-8", "surrogateescape")),
 )
 
@@ -163,7 +175,7 @@ FIELDS = st.dictionaries(
 @given(st.integers(400, 999), BODIES, FIELDS)
 @settings(max_examples=500, deadline=None)
 def test_no_answer_raises(status: int, body: bytes, fields: dict[str, str]) -> None:
-    kind, wait = fault_of_response(Response(status, headers=fields, body=body))
+    kind, wait, _ = fault_of_response(Response(status, headers=fields, body=body))
     assert isinstance(kind, Kind)
     assert wait is None or 0 <= wait <= 86_400
 

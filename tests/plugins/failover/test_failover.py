@@ -137,6 +137,24 @@ async def test_a_wait_beyond_the_deadline_is_passed_on_at_once():
     assert answer.headers["retry-after"] == "60"
 
 
+# -- what it said of asking it at all
+
+
+@pytest.mark.parametrize(("others", "expected"), [([SERVES], (200, "b", "2")), ([], (500, "a", "1"))])
+async def test_who_says_that_it_should_not_be_asked_again_is_not(others, expected):
+    never = refusal(500, "server_error", x_should_retry="false")
+    async with house(never, *others) as (weir, a, *_):
+        answer = await testing.ask(weir, ASK)
+    assert (way(answer), len(a.requests)) == (expected, 1)
+
+
+async def test_who_says_that_it_should_be_asked_again_is():
+    once_more = Scripted(refusal(409, "conflict", x_should_retry="true"), SERVES)
+    async with house(once_more, SERVES) as (weir, _, b):
+        assert way(await testing.ask(weir, ASK)) == (200, "a", "2")
+    assert not b.requests
+
+
 # -- silence, and time
 
 
