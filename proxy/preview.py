@@ -11,15 +11,12 @@ import math
 import time
 from typing import TYPE_CHECKING, Protocol, cast
 
-import orjson
-
-from proxy.answer import Answer, in_band_error
+from proxy.answer import Answer, error_in_body, speaks_of_error
 from proxy.encoding import Unreadable, decoder_for, is_plain
 from proxy.fault import Fault, Kind, fault_in_band, fault_of_error
 from proxy.sse import Reader
 
 if TYPE_CHECKING:
-    from proxy.answer import InBandError
     from proxy.encoding import Decoder
     from proxy.errors import ProxyError
     from proxy.exchange import Attempt, Hold, Response
@@ -34,7 +31,7 @@ def serves_at_once(response: Response) -> bool:
     if not incoming.is_complete or len(incoming.chunks) != 1 or b"content-encoding" in incoming.index:
         return False
     body = incoming.chunks[0]
-    return body.endswith(b"}") and b'"error"' not in body and response.content_type == b"application/json"
+    return body.endswith(b"}") and response.content_type == b"application/json" and not speaks_of_error(body)
 
 
 async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool) -> Fault | None:
@@ -138,24 +135,11 @@ class _Body:
     def end(self, broken: Fault | None) -> None:
         self.is_clear = True
         body = b"".join(self._chunks)
-        told = _told(body) if b'"error"' in body else None
+        told = error_in_body(body)
         if told is not None:
             self.fault = fault_in_band(told)
         elif broken is not None or (self._expects_json and not body.rstrip().endswith((b"}", b"]"))):
             self.fault = broken or Fault(Kind.BROKEN)
-
-
-def _told(body: bytes) -> InBandError | None:
-    """None also where a choice was finished all the same."""
-    try:
-        value = orjson.loads(body)
-    except ValueError:
-        return None
-    choices = value.get("choices") if isinstance(value, dict) else None
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and (reason := choice.get("finish_reason")) and reason != "error":
-            return None
-    return in_band_error(value)
 
 
 class _Preview:

@@ -157,6 +157,15 @@ async def test_an_upstream_that_always_dies_in_mid_stream_is_out(script):
         assert (await statuses(weir, 2, STREAM), len(a.requests)) == ([503, 503], 3)
 
 
+async def test_an_upstream_that_answers_200_and_an_error_is_out():
+    error = b'{"error": {"message": "The engine died", "type": "server_error"}}'
+    async with house(testing.answer(error)) as (weir, a):
+        for _ in range(3):
+            answer = await testing.ask(weir, ASK)
+            assert (answer.status, answer.body) == (200, error)
+        assert (await statuses(weir, 2), len(a.requests)) == ([503, 503], 3)
+
+
 async def test_a_stream_that_ends_well_begins_the_row_anew():
     async with house(DOWN) as (weir, a):
         for _ in range(5):

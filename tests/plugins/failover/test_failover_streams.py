@@ -190,6 +190,16 @@ async def test_a_last_try_that_fails_is_told_as_it_came():
     assert answer.body == ROLE + IN_BAND
 
 
+async def test_a_last_200_that_is_an_error_goes_down_as_the_failure_that_it_is():
+    error = orjson.dumps({"error": {"message": "Model is overloaded", "type": "overloaded", "code": 503}})
+    async with house(testing.answer(error), failover={"max_attempts": 1}) as (weir, _):
+        answer = await testing.ask(weir, ASK)
+        await idle(weir)
+        page = weir.metrics.page().decode()
+    assert (way(answer), answer.body) == ((200, "a", "1"), error)
+    assert 'weir_attempts_total{outcome="upstream_error",upstream="a"} 1.0' in page
+
+
 # -- what is held, and for how long
 
 
