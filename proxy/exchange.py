@@ -106,7 +106,7 @@ class Attempt:
     Plugins set, in `on_attempt`: `first_byte`, its own limit in seconds; `deadline`, what is left to its request, which
     is nobody's fault; and `hold`, how its answer is looked at before it goes down. In `on_attempt_end`, where `fault`
     says what was wrong: `retry`, whether the next target is tried, with `again` this one once more, and the `pause`
-    before that in seconds. `others` counts the targets that are left.
+    before that in seconds.
     With `continues`, the next target goes on with a text that breaks off, if `on_attempt_end` wants it tried.
     """
 
@@ -124,7 +124,6 @@ class Attempt:
         "hold",
         "is_over",
         "number",
-        "others",
         "outcome",
         "pace",
         "pause",
@@ -147,7 +146,6 @@ class Attempt:
         self.fault: Fault | None = None
         self.first_byte = self.deadline = math.inf
         self.hold: Hold | None = None
-        self.others = 0
         self.retry = self.again = self.continues = False
         self.pause = 0.0
         self.pace: Pace | None = None
@@ -388,6 +386,7 @@ class Response:
 class Exchange:
     """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
 
+    `targets` are those that are left of its route, the one that is being tried among them.
     For a chain that `reads_usage`: `usage` is what the upstream reported, `model` the one that it says has answered,
     and `delivered_tokens` what was counted in the stream.
     """
@@ -416,6 +415,7 @@ class Exchange:
         "route",
         "stages",
         "started",
+        "targets",
         "told",
     )
 
@@ -429,6 +429,7 @@ class Exchange:
         self.answered_by: Any = None
         self.stages: tuple[Any, ...] = ()
         self.attempts: list[Attempt] = []
+        self.targets: list[Target] = []
         self.response: Response | None = None
         self.response_bytes = 0
         self.answered = self.ended = 0.0

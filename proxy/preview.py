@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.answer import Answer, error_in_body, speaks_of_error
 from proxy.encoding import Unreadable, decoder_for, is_plain
 from proxy.fault import Fault, Kind, fault_in_band, fault_of_error
 from proxy.sse import Reader
+from proxy.upstream.incoming import Incoming
 
 if TYPE_CHECKING:
     from proxy.encoding import Decoder
@@ -22,16 +23,15 @@ if TYPE_CHECKING:
     from proxy.exchange import Attempt, Hold, Response
     from proxy.headers import Fields
     from proxy.sse import Event
-    from proxy.upstream.incoming import Incoming
 
 
 def serves_at_once(response: Response) -> bool:
     """Of JSON that is all here in one piece and speaks of no error, as nearly all is; a no is not to be wondered at."""
-    incoming = cast("Incoming", response.incoming)
-    if not incoming.is_complete or len(incoming.chunks) != 1 or b"content-encoding" in incoming.index:
+    incoming = response.incoming
+    if not isinstance(incoming, Incoming) or (body := incoming.at_hand) is None or not body.endswith(b"}"):
         return False
-    body = incoming.chunks[0]
-    return body.endswith(b"}") and response.content_type == b"application/json" and not speaks_of_error(body)
+    kind, is_packed = incoming.index.get(b"content-type", b""), b"content-encoding" in incoming.index
+    return not is_packed and kind.startswith(b"application/json") and not speaks_of_error(body)
 
 
 async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool) -> Fault | None:
@@ -40,7 +40,8 @@ async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects
     decoder = None if is_plain(encoding) else decoder_for(encoding)
     if decoder is None and not is_plain(encoding):
         return None
-    incoming = cast("Incoming", response.incoming)
+    incoming = response.incoming
+    assert isinstance(incoming, Incoming)
     if response.is_event_stream:
         answer = Answer(expected=expects_terminal)
         look = _Stream(answer, expects_data=expects_terminal, whole=hold.whole)

@@ -23,6 +23,7 @@ from proxy.relay import EventRelay, Pipe, StreamRelay, TapRelay
 from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, Heartbeat
 from proxy.tunnel import Tunnel
+from proxy.upstream.incoming import Incoming
 
 if TYPE_CHECKING:
     from proxy.chain import Placed
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from proxy.encoding import Decoder
     from proxy.exchange import Exchange
     from proxy.headers import Fields
-    from proxy.upstream.incoming import Incoming
 
 _BODILESS = frozenset({204, 304})
 _WAYS = 1024
@@ -152,9 +152,19 @@ def _decoded(
         filters = any(isinstance(placed.stage, EventFilter) for placed in stages)
         kind = EventRelay if filters else StreamRelay
         return kind(exchange, downstream, stages, decoder, _answer(exchange, response))
-    if response.incoming is not None and response.content_type.endswith(b"json"):
+    if _may_say_more(exchange, response, decoder):
         return JsonRelay(exchange, downstream, stages, decoder, response)
     return TapRelay(exchange, downstream, stages, decoder) if stages else Pipe(exchange, downstream)
+
+
+def _may_say_more(exchange: Exchange, response: Response, decoder: Decoder | None) -> bool:
+    """Whether it is an upstream's JSON that may be an error, or whose usage somebody asks for."""
+    incoming = response.incoming
+    if isinstance(incoming, Incoming) and decoder is None and not exchange.chain.reads_usage:
+        body = incoming.at_hand
+        if body is not None and b'"error"' not in body:
+            return False
+    return incoming is not None and response.content_type.endswith(b"json")
 
 
 def _apart(stages: list[Placed]) -> tuple[Heartbeat | None, list[Placed]]:

@@ -44,7 +44,8 @@ class Budget:
         return self._tokens < 1
 
     def earn(self, share: float) -> None:
-        self._tokens = min(MOST, self._tokens + share)
+        if self._tokens < MOST:
+            self._tokens += share
 
     def take(self) -> bool:
         """Whether there was a token."""

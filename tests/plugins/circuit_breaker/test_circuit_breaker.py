@@ -361,7 +361,7 @@ async def alone(**rules):
 
 async def tried(plugin, fault, *, status=200, first_token=None):
     exchange, attempt = testing.exchange(), Attempt(1, Target("a"), [], b"")
-    await plugin.on_attempt(exchange, attempt)
+    plugin.on_attempt(exchange, attempt)
     attempt.status, attempt.fault = status, fault
     exchange.first_token_at = None if first_token is None else attempt.started + first_token
     plugin.on_attempt_end(exchange, attempt)
@@ -396,4 +396,4 @@ async def test_a_target_without_an_upstream_is_never_out():
         static = Target("")
         assert plugin.select_targets(testing.exchange(), [Target("a"), static]) == [static]
         assert plugin.select_targets(testing.exchange(), []) == []
-        await plugin.on_attempt(testing.exchange(), Attempt(1, static, [], b""))
+        plugin.on_attempt(testing.exchange(), Attempt(1, static, [], b""))
