@@ -64,7 +64,8 @@ class Attempts:
         exchange.targets = route.ordered(exchange)
         way = _Way(exchange, route, downstream)
         response = await self._served(way, await self._first(way))
-        goes_on = bool(exchange.attempts) and exchange.attempts[-1].continues and _is_text_stream(response)
+        tries = exchange.attempts
+        goes_on = tries and tries[-1].continues and _is_text_stream(response)
         if goes_on and can_be_continued(exchange.request.glimpse()):
             response.incoming = Splice(cast("Incoming", response.incoming), functools.partial(self._go_on, way))
         return response

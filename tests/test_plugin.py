@@ -24,6 +24,7 @@ from proxy.plugin import (
     Response,
     Target,
 )
+from proxy.registry import EITHER_HOOKS
 
 HERE = __name__
 ODD = b'{ "model":"m", "n":1.0, "n":1e2,\t"s":"\\u00e9\\/\\ud83d\\ude00" }\n'
@@ -62,8 +63,9 @@ def test_the_hooks_have_the_signatures_of_the_design():
         "on_attempt_end": (False, ["exchange", "attempt"]),
         "on_response": (False, ["exchange", "response"]),
         "state": (False, []),
-        "on_complete": (False, ["exchange", "outcome"]),  # an `async def` of a plugin may stand there as well
+        "on_complete": (False, ["exchange", "outcome"]),
     }
+    assert {"on_request", "on_attempt", "on_response", "on_complete"} == EITHER_HOOKS  # those may be an `async def`
 
 
 def test_all_that_the_contract_names_is_there_and_documented_where_it_says_more_than_its_name():

@@ -168,18 +168,14 @@ class OpenAI:
         self, connection: Connection, data: bytes, request: Request, attempt: Attempt, on_interim: OnInterim
     ) -> Incoming:
         has_more = attempt.body is None
-        incoming = connection.start(request.method, data, self._limits_of(attempt), on_interim, more=has_more)
+        limits = self._limits
+        if attempt.first_byte < limits.first_byte or attempt.deadline < limits.first_byte:
+            limits = _shortened(limits, attempt)
+        incoming = connection.start(request.method, data, limits, on_interim, more=has_more)
         incoming.may_upgrade = request.is_upgrade
         if has_more:
             incoming.uploading = asyncio.ensure_future(_upload(request, connection, incoming))
         return incoming
-
-    def _limits_of(self, attempt: Attempt) -> Limits:
-        limits, own, left = self._limits, attempt.first_byte, attempt.deadline
-        if left < limits.first_byte and left < own:
-            left = max(attempt.started + left - time.monotonic(), 0.0)  # connecting took its part
-            return Limits(left, limits.idle, limits.total, is_cut=True)
-        return limits if limits.first_byte <= own else Limits(own, limits.idle, limits.total)
 
     def _target(self, request: Request, attempt: Attempt) -> str:
         """Raises Unavailable where the attempt could not have got its credential."""
@@ -203,6 +199,14 @@ class OpenAI:
         if is_chunked:
             return head + (_chunk(attempt.body) if attempt.body else b"") + LAST_CHUNK
         return head + attempt.body
+
+
+def _shortened(limits: Limits, attempt: Attempt) -> Limits:
+    """To what the attempt is given, or else to what its request has left."""
+    if attempt.first_byte <= attempt.deadline:
+        return Limits(attempt.first_byte, limits.idle, limits.total)
+    left = max(attempt.started + attempt.deadline - time.monotonic(), 0.0)  # connecting took its part
+    return Limits(left, limits.idle, limits.total, is_cut=True)
 
 
 def _nothing(connection: Connection) -> None:
