@@ -13,7 +13,6 @@ from tests.contract import double
 from tests.plugins.failover.house import (
     ASK,
     DOWN,
-    LIMITED,
     SERVES,
     STREAM,
     TOO_LONG,
@@ -82,11 +81,12 @@ async def test_the_last_answer_is_passed_on_as_it_came():
     assert answer.json()["error"] == {"message": "all busy", "type": "error", "param": None, "code": "no_capacity"}
 
 
-async def test_a_single_target_is_asked_a_few_times_with_random_pauses():
-    script = Scripted(LIMITED)
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 529])
+async def test_a_single_target_is_asked_a_few_times_with_random_pauses(status):
+    script = Scripted(refusal(status))
     async with house(script) as (weir, _):
         answers = [await testing.ask(weir, ASK) for _ in range(4)]
-    assert [way(answer) for answer in answers] == [(429, "a", "3")] * 4
+    assert [way(answer) for answer in answers] == [(status, "a", "3")] * 4
     tries = [script.at[place : place + 3] for place in range(0, 12, 3)]
     assert all(last - first < 3 for first, _, last in tries)
     pauses = [second - first for first, second, _ in tries]
