@@ -121,7 +121,7 @@ class Metering(Plugin[MeteringConfig]):
             log.info("prices read again", extra={"file": str(file)})
 
     @override
-    async def on_request(self, exchange: Exchange) -> None:
+    def on_request(self, exchange: Exchange) -> None:
         exchange[TARIFF] = self
 
     def estimate(self, request: Request, target: Target, given: int, made: int) -> Decimal | None:
