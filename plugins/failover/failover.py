@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from plugins.failover.policy import Turn
     from proxy.plugin import Attempt, Exchange, Response, Services, Target
 
+OFFERED: Key[Sequence[Target]] = Key("the targets that were left when the last one was chosen")
 RESIGNED: Key[bool] = Key("no upstream is tried any more")
 SOONEST = 0.001
 """Seconds that an attempt is given however late it is."""
@@ -58,7 +59,10 @@ class Failover(Plugin[FailoverConfig]):
 
     @override
     def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
-        return _able(exchange, targets) if exchange.attempts else targets
+        if exchange.attempts:
+            targets = _able(exchange, targets)
+        exchange[OFFERED] = targets
+        return targets
 
     @override
     def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -88,7 +92,7 @@ class Failover(Plugin[FailoverConfig]):
         is_down = exchange.response is not None and not attempt.continues
         if is_down or self._is_callers(attempt.target, fault):
             return
-        others = _untried(exchange, exchange.targets)
+        others = _untried(exchange, exchange[OFFERED])
         turn = self._policy.turn(self._failed(exchange, attempt, fault, len(others)))
         if turn is not None and (self._is_free(turn, others) or self._budget.take()):
             attempt.retry, attempt.again, attempt.pause = True, turn.again, turn.pause
