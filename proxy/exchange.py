@@ -90,14 +90,14 @@ class Target:
 class Hold(NamedTuple):
     """How an answer is held until it is known to serve: to its first token or, `whole`, to its end.
 
-    After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if another target
-    could serve now, and `gives_way`, told which, wants that (None: always); else the slow answer goes down.
+    After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if one of
+    `exchange.others` could serve now and `gives_way` wants that (None: always); else the slow answer goes down.
     """
 
     size: int
     seconds: float = math.inf
     whole: bool = False
-    gives_way: Callable[[Exchange, Attempt, Sequence[Target]], bool] | None = None
+    gives_way: Callable[[Exchange, Attempt], bool] | None = None
 
 
 class Attempt:
@@ -386,7 +386,9 @@ class Response:
 class Exchange:
     """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
 
-    `targets` are those that are left of its route, the one that is being tried among them.
+    `targets` are those that are left of its route, the one that is being tried among them; where that has failed, or is
+    slow, `others` are those that could be tried now in its place.
+
     For a chain that `reads_usage`: `usage` is what the upstream reported, `model` the one that it says has answered,
     and `delivered_tokens` what was counted in the stream. `detour`, which plugins may set in `on_request`, names the
     route whose targets serve instead; the chain stays.
@@ -410,6 +412,7 @@ class Exchange:
         "first_token_at",
         "id",
         "is_static",
+        "others",
         "outcome",
         "request",
         "response",
@@ -432,6 +435,7 @@ class Exchange:
         self.stages: tuple[Any, ...] = ()
         self.attempts: list[Attempt] = []
         self.targets: list[Target] = []
+        self.others: Sequence[Target] = ()
         self.response: Response | None = None
         self.response_bytes = 0
         self.answered = self.ended = 0.0

@@ -100,9 +100,10 @@ class Picky(Plugin[PluginConfig]):
         return [target for target in targets if target.upstream == "a"]
 
 
-async def test_whom_a_plugin_before_it_does_not_let_serve_is_no_other_target():
-    picky = {"picky": {"use": f"{__name__}:Picky"}}
-    async with house(Scripted(DOWN, refusal(503), SERVES), SERVES, before=[picky]) as (weir, a, b):
+@pytest.mark.parametrize("place", ["before", "behind"])
+async def test_whom_another_plugin_does_not_let_serve_is_no_other_target(place):
+    picky = {place: [{"picky": {"use": f"{__name__}:Picky"}}]}
+    async with house(Scripted(DOWN, refusal(503), SERVES), SERVES, **picky) as (weir, a, b):
         assert way(await testing.ask(weir, ASK)) == (200, "a", "3")
     assert (len(a.requests), b.requests) == (3, [])
 
