@@ -17,7 +17,6 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TIMEOUT = 0.05
 GRACE = 0.001
 """When time is up the loop looks into the socket once more: it may be the loop that was late."""
 
@@ -47,8 +46,9 @@ NOBODY = Nobody()
 
 
 class Pipe(asyncio.Protocol):
-    def __init__(self, on_late: Callable[[Pipe], None], on_lost: Callable[[Pipe], None]) -> None:
+    def __init__(self, on_late: Callable[[Pipe], None], on_lost: Callable[[Pipe], None], *, timeout: float) -> None:
         """`on_late` is called once for all commands that were found to be late together."""
+        self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._on_late = on_late
         self._on_lost = on_lost
@@ -81,7 +81,7 @@ class Pipe(asyncio.Protocol):
     async def drain(self) -> None:
         """Wait for what was asked, as long as one may."""
         if self._waiting and self._transport is not None:
-            await asyncio.wait({self.call("PING")}, timeout=TIMEOUT)
+            await asyncio.wait({self.call("PING")}, timeout=self._timeout)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -118,7 +118,7 @@ class Pipe(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
             if self._timer is None:
-                self._timer = self._loop.call_later(TIMEOUT, self._look)
+                self._timer = self._loop.call_later(self._timeout, self._look)
 
     def _look(self) -> None:
         """Whether somebody has waited for too long."""
@@ -126,7 +126,7 @@ class Pipe(asyncio.Protocol):
         first = next((since for since, waiter in self._waiting if not waiter.done()), None)
         if first is None:
             return
-        left = first + TIMEOUT - self._loop.time()
+        left = first + self._timeout - self._loop.time()
         self._timer = (
             self._loop.call_later(left, self._look) if left > 0 else self._loop.call_later(GRACE, self._expire)
         )
@@ -135,7 +135,7 @@ class Pipe(asyncio.Protocol):
         self._timer = None
         now, is_late = self._loop.time(), False
         for since, waiter in self._waiting:
-            if since + TIMEOUT > now:
+            if since + self._timeout > now:
                 break
             is_late = is_late or not waiter.done()
             fail(waiter)

@@ -120,10 +120,14 @@ async def connected(url: StoreUrl, on_late: Told, on_lost: Told) -> Servers:
 
 async def _dialled(url: StoreUrl, address: Address, on_late: Told, on_lost: Told) -> Pipe:
     loop, (host, port) = asyncio.get_running_loop(), address
+
+    def made() -> Pipe:
+        return Pipe(on_late, on_lost, timeout=url.timeout)
+
     async with asyncio.timeout(CONNECT_SECONDS):
         if url.path:
-            return (await loop.create_unix_connection(lambda: Pipe(on_late, on_lost), url.path))[1]
-        return (await loop.create_connection(lambda: Pipe(on_late, on_lost), host, port, ssl=url.tls))[1]
+            return (await loop.create_unix_connection(made, url.path))[1]
+        return (await loop.create_connection(made, host, port, ssl=url.tls))[1]
 
 
 async def _introduce(pipe: Pipe, url: StoreUrl) -> None:

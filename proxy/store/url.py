@@ -5,11 +5,13 @@ redis+sentinel://[user:password@]host[:port],…/name[/db]  the primary that the
 redis+cluster://[user:password@]host[:port],…             any of the cluster's nodes
 unix://[user:password@]/path/to/redis.sock[?db=N]
 
-With TLS: `?ca_file=/path` trusts these authorities, `?verify=false` any certificate.
+With TLS: `?ca_file=/path` trusts these authorities, `?verify=false` any certificate. `?timeout=100ms`: how long an
+answer may take.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 import urllib.parse
 from typing import Literal, NamedTuple
@@ -23,7 +25,11 @@ _HOW = (
     "write it as in redis://host:6379/0, rediss://…, redis+sentinel://host,host/name, redis+cluster://host,host "
     "or unix:///path"
 )
+_OPTIONS = {"redis": {"timeout"}, "rediss": {"timeout", "ca_file", "verify"}, "unix": {"timeout", "db"}}
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
+
+
+TIMEOUT = 0.05
 
 
 class StoreUrl(NamedTuple):
@@ -37,6 +43,7 @@ class StoreUrl(NamedTuple):
     db: int = 0
     primary: str = ""
     tls: ssl.SSLContext | None = None
+    timeout: float = TIMEOUT
 
 
 def parse(url: str) -> StoreUrl:
@@ -56,14 +63,21 @@ def parse(url: str) -> StoreUrl:
         found = _server(parts, netloc, _KINDS[suffix])
     else:
         raise fault("is not the URL of a Redis", _HOW)
-    return found._replace(user=user, password=password, tls=_tls(parts.query) if scheme == "rediss" else None)
+    options = _options(parts.query, _OPTIONS[scheme])
+    return found._replace(
+        user=user,
+        password=password,
+        db=_db(options["db"], found.kind) if "db" in options else found.db,
+        tls=_tls(options) if scheme == "rediss" else None,
+        timeout=_timeout(options.get("timeout", "50ms")),
+    )
 
 
 def _socket(parts: urllib.parse.SplitResult, netloc: str) -> StoreUrl:
-    options, path = _options(parts.query, {"db"}), urllib.parse.unquote(parts.path)
+    path = urllib.parse.unquote(parts.path)
     if netloc or len(path) < 2:
         raise fault("names no socket", "write its whole path, as in unix:///run/redis.sock")
-    return StoreUrl("single", hosts=((path, 0),), path=path, db=_db(options.get("db", "0"), "single"))
+    return StoreUrl("single", hosts=((path, 0),), path=path)
 
 
 def _server(parts: urllib.parse.SplitResult, netloc: str, kind: Kind) -> StoreUrl:
@@ -73,8 +87,6 @@ def _server(parts: urllib.parse.SplitResult, netloc: str, kind: Kind) -> StoreUr
         raise fault("does not name the primary that the Sentinels watch", _HOW)
     if kind == "single" and "," in netloc:
         raise fault("names several hosts", "write redis+sentinel:// or redis+cluster:// if they are one store")
-    if not parts.scheme.startswith("rediss"):
-        _options(parts.query, set())
     hosts = tuple(_host(part, _PORTS[kind]) for part in netloc.split(","))
     return StoreUrl(kind, hosts=hosts, db=_db("/".join(segments) or "0", kind), primary=primary)
 
@@ -98,12 +110,18 @@ def _db(text: str, kind: Kind) -> int:
 def _options(query: str, known: set[str]) -> dict[str, str]:
     options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     if options.keys() - known:
-        raise fault("has an option that it cannot have", "rediss takes ca_file and verify, unix takes db")
+        raise fault("has an option that it cannot have", f"write {', '.join(sorted(known))}, or remove it")
     return options
 
 
-def _tls(query: str) -> ssl.SSLContext:
-    options = _options(query, {"ca_file", "verify"})
+def _timeout(text: str) -> float:
+    found = re.fullmatch(r"([1-9][0-9]{0,4})ms", text)
+    if found is None:
+        raise fault("has a timeout that is none", "write it as in timeout=50ms, up to 99999ms")
+    return int(found[1]) / 1000
+
+
+def _tls(options: dict[str, str]) -> ssl.SSLContext:
     if options.get("verify", "true") not in {"true", "false"}:
         raise fault("has a value of verify that is neither true nor false", "write verify=false, or remove it")
     try:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import random
+import time
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
 from proxy.series import Gauge
 from proxy.services import Tasks
+from proxy.store import commands
 from proxy.store.claims import Claim
+from proxy.store.commands import SCRIPTS
 from proxy.store.memory import Memory
 from proxy.store.shared import Shared
 from proxy.store.url import parse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 SLOT = Claim("slot", "bob", "concurrent", 2)
 
@@ -34,12 +38,19 @@ class Clock:
         return self.now
 
 
-@contextlib.asynccontextmanager
-async def shared(url: str) -> AsyncIterator[Shared]:
-    """A store as one replica has it."""
-    import time
+def left(ask: Callable[..., Any], claim: Claim) -> int:
+    """What remains of it in Redis: a look that takes nothing."""
+    identity, (kind, *_) = f"look {random.random()}", claim
+    answer = ask("EVAL", SCRIPTS["take"], *commands.take(identity, [claim._replace(amount=0)], 1))
+    if kind == "slot":
+        ask("ZREM", commands.key(claim.subject, claim.key), identity)
+    return int(answer[2])
 
-    tasks = Tasks()
+
+@contextlib.asynccontextmanager
+async def shared(url: str, waits: str = "5000ms") -> AsyncIterator[Shared]:
+    """A store as one replica has it; patient, but where a test is about that."""
+    tasks, url = Tasks(), f"{url}?timeout={waits}"
     store = Shared(parse(url), Memory(time.monotonic), tasks, Gauge(CollectorRegistry(), "up", "whether it answers"))
     async with store.running():
         yield store

@@ -1,6 +1,5 @@
 """What Redis is asked: the scripts, on a real redis-server, count as the memory of one process does."""
 
-import random
 import time
 
 import pytest
@@ -12,7 +11,7 @@ from proxy.store.claims import Claim
 from proxy.store.commands import SCRIPTS
 from proxy.store.memory import Memory
 from tests import redis_server
-from tests.store.house import SLOT, Clock, window
+from tests.store.house import SLOT, Clock, left, window
 
 SLOT_MS = 8000
 HOUR = 3600
@@ -42,12 +41,6 @@ def take(redis, identity, *claims):
 def settle(redis, identity, claims, amounts, *, is_sure=True, taken=0.0, known=0.0):
     command = commands.settle(identity, claims, amounts, is_sure=is_sure, taken=taken, known=known)
     return run(redis, "settle", command)
-
-
-def remaining(redis, claim):
-    """What a look shows that takes nothing."""
-    (left,) = take(redis, f"look {random.random()}", claim._replace(amount=0)).remaining
-    return left
 
 
 def test_claims_are_taken_together_and_say_what_remains(redis):
@@ -106,7 +99,7 @@ def test_what_was_really_used_is_settled_once(redis):
     claims = [window("tokens", 100, 30), Claim("total", "bob", "usd", 50, 20, HOUR)]
     take(redis, "a", *claims)
     assert [settle(redis, "a", claims, [12, 25]) for _ in range(3)] == [1, 0, 0]
-    assert [remaining(redis, claim) for claim in claims] == [88, 25]
+    assert [left(redis, claim) for claim in claims] == [88, 25]
 
 
 @pytest.mark.parametrize("amounts", [[12, 25], [90, 0], [0, 0], [30, 20]])
@@ -120,7 +113,7 @@ def test_nobody_knows_whether_the_claims_arrived_and_they_count_once(redis, when
     if when == "arrives late":
         assert take(redis, "a", *claims) is None
     settle(redis, "a", claims, amounts, is_sure=False)
-    assert [remaining(redis, claim) for claim in claims] == [100 - amounts[0], 50 - amounts[1]]
+    assert [left(redis, claim) for claim in claims] == [100 - amounts[0], 50 - amounts[1]]
 
 
 def test_what_was_used_in_a_window_that_has_passed_is_nobodys_any_more(redis):
@@ -128,7 +121,7 @@ def test_what_was_used_in_a_window_that_has_passed_is_nobodys_any_more(redis):
     settle(redis, "a", claims, [40, 5], is_sure=False, taken=300, known=200)
     settle(redis, "b", claims, [40, 5], is_sure=False, taken=300, known=0)
     settle(redis, "c", claims, [7, 5], is_sure=False, taken=30, known=20)
-    assert [remaining(redis, claim) for claim in claims] == [53, 35]
+    assert [left(redis, claim) for claim in claims] == [53, 35]
     assert take(redis, "d", claims[0]._replace(amount=60)).wait <= 61
 
 
@@ -137,16 +130,16 @@ def test_what_was_settled_in_a_window_long_after_it_was_taken_is_not_lost(redis)
     take(redis, "a", claim)
     time.sleep(0.2)
     settle(redis, "a", [claim], [25])
-    assert remaining(redis, claim) == 80
+    assert left(redis, claim) == 80
 
 
 def test_a_slot_lasts_until_it_is_given_back_or_nobody_renews_it(redis):
     assert [run(redis, "take", commands.take(name, [SLOT], 50))[0] for name in "abc"] == [0, 0, 1]
     run(redis, "renew", commands.renew("bob", "concurrent", SLOT_MS, ["a"]))
     time.sleep(0.06)
-    assert remaining(redis, SLOT) == 1  # a was renewed; to look takes one more
+    assert left(redis, SLOT) == 1  # a was renewed
     redis("ZREM", commands.key("bob", "concurrent"), "a")
-    assert run(redis, "renew", commands.renew("bob", "concurrent", SLOT_MS, [])) == 1
+    assert run(redis, "renew", commands.renew("bob", "concurrent", SLOT_MS, [])) == 0
 
 
 def test_the_keys_of_a_subject_have_one_tag_whatever_it_is_called():

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.store import pipe
 from proxy.store.pipe import NOBODY, Pipe, Unanswered
 
+TIMEOUT = 0.05
 ANSWERS = b"+OK\r\n:42\r\n$5\r\nva\r\nl\r\n$-1\r\n*2\r\n:1\r\n*1\r\n$0\r\n\r\n-NOSCRIPT none\r\n"
 MEANING = [b"OK", 42, b"va\r\nl", None, [1, [b""]], "NOSCRIPT none"]
 
@@ -36,7 +36,7 @@ class House:
 
     def __init__(self) -> None:
         self.late, self.lost = [], []
-        self.pipe, self.wire = Pipe(self.late.append, self.lost.append), Wire()
+        self.pipe, self.wire = Pipe(self.late.append, self.lost.append, timeout=TIMEOUT), Wire()
         self.pipe.connection_made(self.wire)
 
 
@@ -88,7 +88,7 @@ async def test_who_is_not_answered_in_time_knows_it_and_a_late_answer_is_still_i
 async def test_those_that_are_late_together_are_one_failure_and_who_waits_for_nothing_is_none():
     house = House()
     house.pipe.send(NOBODY, "ZREM", "k", "v")
-    await asyncio.sleep(2 * pipe.TIMEOUT)
+    await asyncio.sleep(2 * TIMEOUT)
     assert house.late == []
     asked = [house.pipe.call("GET", str(number)) for number in range(100)]
     await asyncio.wait(asked)
@@ -109,9 +109,9 @@ async def test_who_asks_later_waits_as_long():
     asking = []
     for _ in range(5):
         asking.append(asyncio.ensure_future(ask()))
-        await asyncio.sleep(pipe.TIMEOUT / 4)
+        await asyncio.sleep(TIMEOUT / 4)
     await asyncio.gather(*asking)
-    assert all(seconds >= pipe.TIMEOUT for seconds in waited)
+    assert all(seconds >= TIMEOUT for seconds in waited)
     house.pipe.connection_lost(None)
 
 
@@ -120,11 +120,11 @@ async def test_when_it_was_the_loop_that_was_late_the_answer_is_taken():
         server = await asyncio.start_server(_echo, "127.0.0.1", 0)
         port, late = server.sockets[0].getsockname()[1], []
         _, made = await asyncio.get_running_loop().create_connection(
-            lambda: Pipe(late.append, lambda _: None), "127.0.0.1", port
+            lambda: Pipe(late.append, lambda _: None, timeout=TIMEOUT), "127.0.0.1", port
         )
         answer = made.call("PING")
         await asyncio.sleep(0.02)
-        _block(3 * pipe.TIMEOUT)
+        _block(3 * TIMEOUT)
         assert await answer == b"PONG"
         assert late == []
         made.close()

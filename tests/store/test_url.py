@@ -12,6 +12,7 @@ from proxy.store.url import StoreUrl, parse
     [
         ("redis://host", StoreUrl("single", (("host", 6379),))),
         ("redis://host:7000/2", StoreUrl("single", (("host", 7000),), db=2)),
+        ("redis://host?timeout=200ms", StoreUrl("single", (("host", 6379),), timeout=0.2)),
         ("redis://[::1]:7000", StoreUrl("single", (("::1", 7000),))),
         ("redis://:p%40ss@host/", StoreUrl("single", (("host", 6379),), password="p@ss")),
         ("redis://weir:p:w@host", StoreUrl("single", (("host", 6379),), user="weir", password="p:w")),
@@ -22,8 +23,8 @@ from proxy.store.url import StoreUrl, parse
         ("redis+cluster://:pw@one:7000,two", StoreUrl("cluster", (("one", 7000), ("two", 6379)), password="pw")),
         ("unix:///run/re%20dis.sock", StoreUrl("single", (("/run/re dis.sock", 0),), path="/run/re dis.sock")),
         (
-            "unix://:pw@/run/redis.sock?db=4",
-            StoreUrl("single", (("/run/redis.sock", 0),), path="/run/redis.sock", password="pw", db=4),
+            "unix://:pw@/run/redis.sock?db=4&timeout=1ms",
+            StoreUrl("single", (("/run/redis.sock", 0),), path="/run/redis.sock", password="pw", db=4, timeout=0.001),
         ),
     ],
 )
@@ -66,6 +67,8 @@ def test_tls_may_trust_any_certificate():
         ("redis://:hun?ter2@host", "has"),
         ("rediss://host?verify=no", "has a value of verify that is neither true nor false"),
         ("rediss://host?ca_file=/nowhere.pem", "names a ca_file that cannot be read"),
+        ("redis://host?timeout=1s", "has a timeout that is none"),
+        ("redis://host?timeout=0ms", "has a timeout that is none"),
         ("unix://", "names no socket"),
         ("unix://run/redis.sock", "names no socket"),
         ("unix:///run/redis.sock?name=1", "has an option that it cannot have"),
