@@ -36,6 +36,11 @@ def program() -> str:
     return found
 
 
+def has_tls() -> bool:
+    """Of those that were built without it the options are unknown."""
+    return b"tls-auth-clients" in pathlib.Path(program()).read_bytes()
+
+
 class RedisServer:
     """One process. Nothing is written to disk: started again it is empty."""
 
@@ -162,7 +167,7 @@ def make_cluster(nodes: list[RedisServer]) -> None:
     first, *others = nodes
     for place, node in enumerate(nodes):
         begin, end = (16384 * part // len(nodes) for part in (place, place + 1))
-        node.ask("CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
+        node.ask("CLUSTER", "ADDSLOTS", *range(begin, end))
         node.ask("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
     for node in others:
         node.ask("CLUSTER", "MEET", "127.0.0.1", first.port)

@@ -77,6 +77,7 @@ def certificate(folder) -> None:
     )
 
 
+@pytest.mark.skipif(not redis_server.has_tls(), reason="this redis-server was built without TLS")
 async def test_tls_with_an_authority_of_its_own(tmp_path):
     certificate(tmp_path)
     ca, key = str(tmp_path / "ca.pem"), str(tmp_path / "key.pem")
@@ -134,7 +135,7 @@ async def test_a_server_that_is_no_cluster_says_so(redis):
 
 async def test_the_primary_that_sentinels_name_changes(tmp_path, redis):
     with contextlib.ExitStack() as stack:
-        replica = stack.enter_context(redis_server.running(tmp_path, "--replicaof", f"127.0.0.1 {redis.port}"))
+        replica = stack.enter_context(redis_server.running(tmp_path, "--replicaof", "127.0.0.1", str(redis.port)))
         sentinel = Sentinel(tmp_path, redis)
         stack.callback(sentinel.kill)
         sentinel.start()
