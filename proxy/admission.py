@@ -25,18 +25,18 @@ class Standing(NamedTuple):
 
 
 class Grant:
-    """One plugin's claims. Once they were asked for, `remaining` says what is left of each limit, and `is_taken`
-    whether they count.
+    """One plugin's claims. Once they were asked for, `remaining` says what is left of each limit, `is_taken` whether
+    they count, and `is_local` that a shared store has not decided it, so that they stand in this process's part alone.
     """
 
-    __slots__ = ("amounts", "claims", "is_taken", "refuse", "remaining")
+    __slots__ = ("amounts", "claims", "is_local", "is_taken", "refuse", "remaining")
 
     def __init__(self, claims: Sequence[Claim], refuse: Refuse) -> None:
         self.claims = claims
         self.refuse = refuse
         self.remaining: Sequence[int] = ()
         self.amounts: Sequence[int] | None = None
-        self.is_taken = False
+        self.is_taken = self.is_local = False
 
     def settle(self, amounts: Sequence[int]) -> None:
         """For a plain `on_complete`: what was really used, claim by claim."""
@@ -58,7 +58,11 @@ class Admission:
         return grant
 
     async def decided(self) -> None:
-        """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts."""
+        """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts.
+
+        Exchanges that have just ended are settled before anybody is refused for what they had reserved.
+        """
+        may_settle = True
         while self._pending:
             grants, claims = self._pending, _claims(self._pending)
             taken = await self._store.take(self._identity(), claims)
@@ -67,8 +71,15 @@ class Admission:
                 self._rounds.append((taken, grants))
                 self._pending = []
                 return
+            if may_settle and self._store.settle_ended():
+                may_settle = False
+                continue
             self._refuse(taken, refusing)
             self._pending = [grant for grant in grants if grant is not refusing]
+
+    @property
+    def has_taken(self) -> bool:
+        return bool(self._rounds)
 
     def free(self) -> None:
         """The exchange has ended: its slots are the next one's, whatever is still to be counted."""
@@ -116,6 +127,7 @@ def _told(grants: Sequence[Grant], taken: Taken) -> Grant | None:
         end = begin + len(grant.claims)
         grant.remaining = taken.remaining[begin:end]
         grant.is_taken = refused is None
+        grant.is_local = taken.is_local
         if refused is not None and begin <= refused < end:
             refusing = grant
         begin = end

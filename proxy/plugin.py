@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.admission import Grant, Standing
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
-from proxy.consumption import ESTIMABLE, Consumed, consumed, prompt_tokens
+from proxy.consumption import ESTIMABLE, PAID, Consumed, asked_model, consumed, output_tokens, prompt_tokens
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -45,6 +45,7 @@ from proxy.scalars import (
     Name,
     NotSet,
     Rate,
+    RouteName,
     Share,
     Size,
     written,
@@ -54,8 +55,9 @@ from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
 from proxy.store.claims import Claim, Store, WhenDown
+from proxy.tariff import TARIFF, Tariff
 from proxy.usage import Usage
-from proxy.wording import fault
+from proxy.wording import fault, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -65,7 +67,9 @@ __all__ = [
     "EARLY",
     "ESTIMABLE",
     "OTHER",
+    "PAID",
     "PRINCIPAL",
+    "TARIFF",
     "Attempt",
     "BodyFilter",
     "Claim",
@@ -107,6 +111,7 @@ __all__ = [
     "Rejected",
     "Request",
     "Response",
+    "RouteName",
     "Services",
     "Share",
     "Size",
@@ -116,16 +121,20 @@ __all__ = [
     "StoreDown",
     "Tap",
     "Target",
+    "Tariff",
     "TooLarge",
     "Unauthorized",
     "Unavailable",
     "UpstreamFault",
     "Usage",
     "WhenDown",
+    "asked_model",
     "consumed",
     "fault",
     "glob",
     "multipart_fields",
+    "nearest",
+    "output_tokens",
     "prompt_tokens",
     "read_model",
     "read_yaml",
@@ -166,6 +175,7 @@ class Plugin(Generic[C]):
 
     `__init__` may also set `needs` and `reads_usage`, where they depend on the settings.
 
+    A hook that may return an Awaitable is an `async def` or, cheaper, a plain `def` that waits for nothing.
     Requests meet the plugins of config.yaml from left to right, responses from right to left.
     """
 
@@ -184,7 +194,7 @@ class Plugin(Generic[C]):
     def lifespan(self, services: Services) -> AbstractAsyncContextManager[None] | None:
         """Entered before the first request, in YAML order, and left after the last. What it raises stops the start."""
 
-    async def on_request(self, exchange: Exchange) -> Response | None:
+    def on_request(self, exchange: Exchange) -> Awaitable[Response | None] | Response | None:
         """The request is here. A Response answers it: no later plugin and no upstream sees it.
 
         Of an answer or a refusal the plugins before this one see `on_response`; this one sees only `on_complete`.
@@ -194,7 +204,7 @@ class Plugin(Generic[C]):
         """Reorder or drop the route's targets. Pure: called again whenever targets are looked at."""
         return targets
 
-    async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+    def on_attempt(self, exchange: Exchange, attempt: Attempt) -> Awaitable[None] | None:
         """A target is about to be tried; `attempt.headers` and `attempt.body` are this try's own."""
 
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -204,7 +214,7 @@ class Plugin(Generic[C]):
         once more): plugins set or clear it.
         """
 
-    async def on_response(self, exchange: Exchange, response: Response) -> Stage | None:
+    def on_response(self, exchange: Exchange, response: Response) -> Awaitable[Stage | None] | Stage | None:
         """Status and header are here, also of refusals and other plugins' answers; a Stage joins the body's relay."""
 
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> Awaitable[None] | None:

@@ -15,7 +15,7 @@ LAYERS = (
     "store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
     "store.memory store.commands exchange scalars prices source relay realtime fault upstream.dial upstream.incoming",
     "services store.servers",
-    "store.leases store.link metrics routing keys preview static consumption targets upstream.health splice upstream.credentials",
+    "store.leases store.link metrics routing keys preview json_relay static consumption tariff targets upstream.health splice upstream.credentials",
     "store.debts plugin config balance buffer refusals server tunnel upstream.connection",
     "registry attempts upstream.pool store.shared",
     "chain upstream.openai",
@@ -23,6 +23,9 @@ LAYERS = (
     "gateway",
     "app",
     "testing tour",
+    "sums",
+    "statement",
+    "ledger",
     "cli",
 )
 """Bottom up: a module imports at run time only from lines above its own. `demo` stands apart: it knows only itself."""

@@ -15,11 +15,11 @@ from plugins.rate_limit.settings import TOKENS, RateLimitConfig
 from proxy.plugin import PRINCIPAL, Key, Plugin, RateLimited, consumed, read_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from plugins.rate_limit.dimension import Dimension
     from plugins.rate_limit.settings import Limits
-    from proxy.plugin import Claim, Exchange, Grant, Outcome, Response, Services, Standing
+    from proxy.plugin import Claim, Exchange, Grant, Outcome, Request, Response, Services, Standing
 
     Granted = tuple[Grant, Sequence[Dimension], str, int]
 
@@ -27,6 +27,7 @@ SUBJECTS = 4096
 """Whose limits are at hand, compiled."""
 
 LONGEST_SUBJECT = 64
+NOTHING = (0, 0, 1)
 ESTIMATED = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
 TOLD: Key[tuple[tuple[Dimension, int], ...]] = Key("how limits stand")
 
@@ -61,23 +62,39 @@ class RateLimit(Plugin[RateLimitConfig]):
             services.models.update(self.config.limits)
 
     @override
-    async def on_request(self, exchange: Exchange) -> None:
-        subject = exchange[PRINCIPAL].name if self._is_by_principal else await self._subject(exchange)
-        dims, count = self._dimensions(subject), 1
+    def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Waits only for what it has to read: the body where tokens count, and a model that nobody has looked for."""
+        request = exchange.request
+        reads = self.reads_usage and request.method == "POST" and request.endpoint in ESTIMATED
+        if (reads and request.at_hand is None) or (self.config.by == "model" and not request.is_model_read):
+            return self._read(exchange, reads=reads)
+        self._claim(exchange, request.at_hand if reads else None)
+        return None
+
+    async def _read(self, exchange: Exchange, *, reads: bool) -> None:
+        if self.config.by == "model":
+            await read_model(exchange.request)
+        self._claim(exchange, await exchange.request.body() if reads else None)
+
+    def _claim(self, exchange: Exchange, body: bytes | None) -> None:
+        subject = exchange[PRINCIPAL].name if self._is_by_principal else self._subject(exchange)
+        dims = self._dimensions(subject)
         if not dims:
             return
-        request, given, made = exchange.request, 0, 0
-        if self.reads_usage and request.method == "POST" and request.endpoint in ESTIMATED:
-            body = request.at_hand or await request.body()
-            given = input_tokens(request, body)
-            if request.endpoint != "embeddings":
-                most, count = longest(body), choices(body)
-                made = count * (self._answers.expected(subject) if most is None else most)
+        given, made, count = self._estimate(exchange.request, subject, body) if body is not None else NOTHING
         claims = [dim.claimed(given, made) if dim.counts_tokens else dim.claim for dim in dims]
         exchange[self._granted] = (self._store.claim(exchange, claims, self._refuse), dims, subject, count)
 
+    def _estimate(self, request: Request, subject: str, body: bytes) -> tuple[int, int, int]:
+        """Tokens of the prompt, and of so many answers."""
+        given = input_tokens(request, body)
+        if request.endpoint == "embeddings":
+            return given, 0, 1
+        most, count = longest(body), choices(body)
+        return given, count * (self._answers.expected(subject) if most is None else most), count
+
     @override
-    async def on_response(self, exchange: Exchange, response: Response) -> None:
+    def on_response(self, exchange: Exchange, response: Response) -> None:
         """Of all rate limits of the chain, since each adds its own."""
         granted = exchange.get(self._granted, None)
         if granted is not None and granted[0].is_taken:
@@ -107,14 +124,12 @@ class RateLimit(Plugin[RateLimitConfig]):
         subjects = self._dimensions.cache_info().currsize
         return {f"{self.config.by}: {limits}": {"subjects": subjects, "refused": self._refused}}
 
-    async def _subject(self, exchange: Exchange) -> str:
+    def _subject(self, exchange: Exchange) -> str:
         """Of models those that the config names, and `other`: an app could make up any number."""
         by, request = self.config.by, exchange.request
         if by == "route":
             return exchange.route
         if by == "model":
-            if not request.is_model_read:
-                await read_model(request)
             return self._services.model_label(request.model)
         return self._bounded(request.headers.get(self._header, ""))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from proxy.admission import Admission, Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from proxy.admission import Refuse
     from proxy.exchange import Exchange
@@ -74,6 +74,9 @@ class Taken:
 
 
 class Store(ABC):
+    settle_ended: Callable[[], bool] = staticmethod(lambda: False)
+    """Settles what has ended and is not counted yet; whether there was any. Asked before anybody is refused."""
+
     def claim(self, exchange: Exchange, claims: Sequence[Claim], refuse: Refuse) -> Grant:
         """For `on_request`: the claims are taken once all plugins have claimed theirs, in one step.
 
