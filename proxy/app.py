@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from proxy.config import Address, Config, Upstream
     from proxy.plugin import Plugin
     from proxy.source import Problem, Source
+    from proxy.store.claims import Store
 
 log = logging.getLogger("weir")
 
@@ -95,8 +96,9 @@ class Plan:
 class Weir:
     """A running proxy. `url` and `admin_url` are where it really listens, also for port 0."""
 
-    def __init__(self, plan: Plan, gateway: Gateway, server: Server, metrics: Metrics) -> None:
+    def __init__(self, plan: Plan, gateway: Gateway, server: Server, metrics: Metrics, store: Store) -> None:
         self.plan = plan
+        self.store = store
         self.gateway = gateway
         self.metrics = metrics
         self.url = self.admin_url = ""
@@ -141,6 +143,7 @@ class Weir:
                 for name, upstream in gateway.upstreams.items()
             },
             "plugins": plugins,
+            **({"store": dict(self.store.state())} if self.plan.uses_store else {}),
         }
 
     def _plugin_states(self) -> dict[str, Any]:
@@ -191,7 +194,7 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
         stack.callback(gateway.settle)  # of what the tasks complete, and before a plugin leaves its lifespan
         stack.push_async_callback(completions.drain, TASK_SECONDS)
         server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
-        weir = Weir(plan, gateway, server, metrics)
+        weir = Weir(plan, gateway, server, metrics, services.store)
         lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
         stack.callback(lag.cancel)
         weir.admin_url = await _serve_admin(weir, plan.config.server.admin, stack)

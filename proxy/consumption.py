@@ -33,6 +33,7 @@ _CHOICES = ("n", "best_of")
 _PROMPTS = ("messages", "prompt", "input", "inputs", "instructions", "tools")
 _NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file"})
 _NONE = Usage()
+_CUT = frozenset({Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED})
 
 
 class Consumed(NamedTuple):
@@ -102,7 +103,7 @@ def _found(exchange: Exchange) -> Consumed:
 def _usage(exchange: Exchange, *, has_served: bool) -> tuple[Usage, bool]:
     """What was reported, and whether it is an estimate: where the answer broke off, at least what was delivered."""
     reported, delivered = exchange.usage, exchange.delivered_tokens
-    is_cut = exchange.outcome in {Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED}
+    is_cut = exchange.outcome in _CUT
     if reported is not None:
         is_short = is_cut and reported.output_tokens < delivered
         return (dataclasses.replace(reported, output_tokens=delivered), True) if is_short else (reported, False)

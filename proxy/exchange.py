@@ -379,8 +379,11 @@ class Response:
 
     def put_fields(self, fields: Fields, *, instead_of: bytes) -> None:
         """Add these to the header, without decoding it, and drop what begins with that (lower-case) text."""
-        kept = [field for field in self.fields() if not field[0].lower().startswith(instead_of)]
-        self._fields, self._headers, self._index = kept + fields, None, None
+        kept, known = self.fields(), self._index if self._headers is None else None
+        if known is None or instead_of in b"\n".join(known):
+            kept, known = [field for field in kept if not field[0].lower().startswith(instead_of)], None
+        self._fields, self._headers = kept + fields, None
+        self._index = None if known is None else {**known, **dict(fields)}
 
 
 class Exchange:

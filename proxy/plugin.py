@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.admission import Grant
+from proxy.admission import Grant, Standing
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
 from proxy.consumption import ESTIMABLE, PAID, Consumed, asked_model, consumed, output_tokens, prompt_tokens
 from proxy.errors import (
@@ -54,7 +54,7 @@ from proxy.services import OTHER, Services
 from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
-from proxy.store.claims import Claim, Standing, Store, WhenDown
+from proxy.store.claims import Claim, Store, WhenDown
 from proxy.tariff import TARIFF, Tariff
 from proxy.usage import Usage
 from proxy.wording import fault, nearest

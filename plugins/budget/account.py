@@ -124,8 +124,8 @@ class Account:
         store.settle(taken, [0] * len(self.purses))
         if taken.is_local:
             return
-        for purse, standing in zip(self.purses, taken.standings, strict=True):
-            purse.seen = max(UNLIMITED - standing.remaining - reserved, 0)
+        for purse, remaining in zip(self.purses, taken.remaining, strict=True):
+            purse.seen = max(UNLIMITED - remaining - reserved, 0)
         self._settled = 0
 
     def _purse(self, name: str, amount: Amount, now: dt.datetime, zone: ZoneInfo, levels: Sequence[float]) -> Purse:
