@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 20
 ANSWER_SECONDS = 5
+BUS, CLIENT_PORTS = 10_000, 32_000
 
 
 def program() -> str:
@@ -41,6 +42,15 @@ def has_tls() -> bool:
     return b"tls-auth-clients" in pathlib.Path(program()).read_bytes()
 
 
+def _port() -> int:
+    """One to which 10,000 can be added: there a cluster's nodes talk, below the ports of whoever connects."""
+    while True:
+        port = free_ports()[0]
+        if port < CLIENT_PORTS - BUS:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + BUS)):
+                return port
+
+
 class RedisServer:
     """One process. Nothing is written to disk: started again it is empty."""
 
@@ -48,7 +58,7 @@ class RedisServer:
         self, folder: pathlib.Path, *options: str, tls: ssl.SSLContext | None = None, password: str = ""
     ) -> None:
         """`tls`: how to ask one that speaks nothing else."""
-        self.port = free_ports()[0]
+        self.port = _port()
         self._folder = folder / f"redis-{self.port}"
         self._folder.mkdir()
         self._options = options
