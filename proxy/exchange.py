@@ -380,7 +380,9 @@ class Exchange:
     """
 
     __slots__ = (
+        "_holds",
         "_model",
+        "_stop",
         "_unread",
         "_usage",
         "answered",
@@ -393,8 +395,10 @@ class Exchange:
         "error",
         "facts",
         "first_token_at",
+        "goes_on",
         "id",
         "is_static",
+        "on_leave",
         "outcome",
         "request",
         "response",
@@ -428,6 +432,29 @@ class Exchange:
         self.told: InBandError | None = None
         self.outcome: Outcome | None = None
         self.facts: dict[Key[Any], Any] = {}
+        self.goes_on = False
+        self._holds = 0
+        self._stop: Callable[[], object] | None = None
+        self.on_leave: Callable[[Exchange], None] | None = None
+
+    def hold(self) -> None:
+        """Until as many `release`s, the exchange goes on where its app leaves: somebody else needs its answer."""
+        self._holds += 1
+
+    def release(self) -> None:
+        self._holds -= 1
+        if not self._holds and self._stop is not None:
+            self._stop()
+
+    def leave(self, stop: Callable[[], object]) -> bool:
+        """The app has gone; `stop` is called as soon as nobody holds the exchange. Whether it goes on for now."""
+        self._stop = stop
+        if self.on_leave is not None:
+            self.on_leave(self)
+        self.goes_on = self._holds > 0
+        if not self.goes_on:
+            stop()
+        return self.goes_on
 
     @property
     def served_by(self) -> Attempt | None:

@@ -6,7 +6,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import testing
 from proxy.errors import ClientFault, NotFound
-from proxy.exchange import Attempt, Key, Request, Response, Target, endpoint_of
+from proxy.exchange import Attempt, Exchange, Key, Request, Response, Target, endpoint_of
 
 COUNT: Key[int] = Key("count")
 NAME: Key[str] = Key("name")
@@ -185,3 +185,27 @@ def test_facts_are_found_by_their_key():
         exchange[NAME]
     assert Key("count") not in exchange
     assert repr(COUNT) == "Key('count')"
+
+
+def test_an_exchange_that_somebody_holds_goes_on_when_its_app_leaves():
+    exchange, stopped = testing.exchange(), []
+    exchange.hold()
+    exchange.hold()
+    assert exchange.leave(lambda: stopped.append("now"))
+    exchange.release()
+    assert (exchange.goes_on, stopped) == (True, [])
+    exchange.release()
+    assert stopped == ["now"]
+
+
+def test_without_one_it_stops_at_once():
+    exchange, stopped = testing.exchange(), []
+    assert not exchange.leave(lambda: stopped.append("now"))
+    assert (exchange.goes_on, stopped) == (False, ["now"])
+
+
+def test_who_is_told_that_the_app_leaves_can_still_hold_it():
+    exchange, stopped = testing.exchange(), []
+    exchange.on_leave = Exchange.hold
+    assert exchange.leave(lambda: stopped.append("now"))
+    assert not stopped
