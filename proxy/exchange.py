@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from proxy.errors import ClientFault, Outcome, ProxyError
 from proxy.headers import Fields, decode, encode, unbroken
+from proxy.stages import BodyFilter, EventFilter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 
     from proxy.answer import InBandError
     from proxy.fault import Fault
-    from proxy.splice import Splice
     from proxy.stages import Heartbeat
-    from proxy.upstream.incoming import Incoming
+    from proxy.upstream.incoming import Flow, Incoming
     from proxy.upstream.pace import Pace
     from proxy.usage import Usage
 
@@ -53,7 +53,22 @@ class Principal:
     metric: str = "other"
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What an answer that no upstream was asked for would have used: `upstream`, asked for `model`, gave it before.
+
+    `served`: the model that it says has answered.
+    """
+
+    upstream: str
+    model: str | None
+    served: str | None
+    usage: Usage
+
+
 PRINCIPAL: Key[Principal] = Key("principal")
+SAVED: Key[Saved] = Key("saved")
+"""Set by who answers in an upstream's place: the ledger says what that has saved."""
 EARLY: Key[Heartbeat] = Key("early")
 """Set in `on_request`: the answer is a stream, and begins with this heartbeat where the upstream takes longer."""
 
@@ -315,7 +330,7 @@ class Response:
         self.head_at = 0.0
         self.body = body
         self.error: ProxyError | None = None
-        self.incoming: Incoming | Splice | None = None
+        self.incoming: Flow | None = None
         self._fields: Fields = []
         self._index: dict[bytes, bytes] | None = None
         self._headers: CIMultiDict[str] | None = CIMultiDict(headers) if headers else None
@@ -371,6 +386,16 @@ class Response:
     def fields(self) -> Fields:
         return self._fields if self._headers is None else unbroken(encode(self._headers))
 
+    def put_fields(self, fields: Mapping[bytes, bytes]) -> None:
+        """These (lower-case) names have these values from now on; a header that nobody has decoded stays bytes."""
+        if self._headers is not None:
+            self._headers.update(decode(list(fields.items())))
+            return
+        if self._index is None or not self._index.keys().isdisjoint(fields):
+            self._fields = [field for field in self._fields if field[0].lower() not in fields]
+        self._fields = [*self._fields, *fields.items()]
+        self._index = {**self._index, **fields} if self._index is not None else None
+
 
 class Exchange:
     """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
@@ -406,6 +431,7 @@ class Exchange:
         "route",
         "stages",
         "started",
+        "targets",
         "told",
     )
 
@@ -414,6 +440,7 @@ class Exchange:
         self.request = request
         self.started = time.monotonic()
         self.route = ""
+        self.targets: tuple[Target, ...] = ()
         self.chain: Any = None
         self.entered = 0
         self.answered_by: Any = None
@@ -468,6 +495,11 @@ class Exchange:
         if response is None or last.status == response.status:
             return last
         return next((attempt for attempt in reversed(self.attempts) if attempt.status == response.status), last)
+
+    @property
+    def is_filtered(self) -> bool:
+        """In `on_response`: whether plugins behind this one change the answer's body."""
+        return any(isinstance(placed.stage, EventFilter | BodyFilter) for placed in self.stages)
 
     def note_first_token(self) -> None:
         now = self.first_token_at = time.monotonic()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.answer import in_band_error
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
 from proxy.errors import (
     ClientFault,
@@ -29,8 +30,22 @@ from proxy.errors import (
     Unavailable,
     UpstreamFault,
 )
-from proxy.exchange import EARLY, PRINCIPAL, Attempt, Exchange, Hold, Key, Principal, Request, Response, Target
+from proxy.exchange import (
+    EARLY,
+    PRINCIPAL,
+    SAVED,
+    Attempt,
+    Exchange,
+    Hold,
+    Key,
+    Principal,
+    Request,
+    Response,
+    Saved,
+    Target,
+)
 from proxy.fault import Fault, Kind
+from proxy.flight import Flight
 from proxy.prices import Price, PriceFile
 from proxy.routing import glob, read_model
 from proxy.scalars import (
@@ -49,8 +64,9 @@ from proxy.scalars import (
 from proxy.services import OTHER, Services
 from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
+from proxy.sse import Reader as EventReader
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
-from proxy.usage import Usage
+from proxy.usage import Usage, usage_from_body
 from proxy.wording import fault
 
 if TYPE_CHECKING:
@@ -61,6 +77,7 @@ __all__ = [
     "EARLY",
     "OTHER",
     "PRINCIPAL",
+    "SAVED",
     "Attempt",
     "BodyFilter",
     "ClientFault",
@@ -69,6 +86,7 @@ __all__ = [
     "DurationOrNone",
     "Event",
     "EventFilter",
+    "EventReader",
     "EventTap",
     "Exchange",
     "ExistingFile",
@@ -76,6 +94,7 @@ __all__ = [
     "FailureMode",
     "Fault",
     "FilePath",
+    "Flight",
     "Heartbeat",
     "Hold",
     "Key",
@@ -98,6 +117,7 @@ __all__ = [
     "Rejected",
     "Request",
     "Response",
+    "Saved",
     "Services",
     "Share",
     "Size",
@@ -112,6 +132,7 @@ __all__ = [
     "Usage",
     "fault",
     "glob",
+    "in_band_error",
     "multipart_fields",
     "read_model",
     "read_yaml",
@@ -119,6 +140,7 @@ __all__ = [
     "replace_multipart_field",
     "replace_value",
     "top_level_values",
+    "usage_from_body",
     "written",
 ]
 
