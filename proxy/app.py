@@ -26,6 +26,7 @@ from proxy.server import Server
 from proxy.services import Services, Tasks
 from proxy.source import ConfigError
 from proxy.stages import BodyFilter
+from proxy.store.memory import Memory
 from proxy.upstream.azure import Azure
 from proxy.upstream.health import Checks
 from proxy.upstream.openai import OpenAI
@@ -70,6 +71,10 @@ class Plan:
     def digest(self) -> str:
         return hashlib.sha256(self.source.file.read_bytes()).hexdigest()[:16]
 
+    @property
+    def uses_store(self) -> bool:
+        return any(plugin.uses_store for plugin in self.plugins)
+
     def warnings(self) -> list[str]:
         """What works, but not as one may think."""
         found = [
@@ -82,7 +87,7 @@ class Plan:
             for route, plugins in zip(self.config.routes, self.chains, strict=True)
             if balance.needs_principal(route.balance) and not any(PRINCIPAL in plugin.provides for plugin in plugins)
         ]
-        if self.config.redis:
+        if self.config.redis and not self.uses_store:
             found.append("redis is set, but no plugin of this config keeps anything in a store")
         return found
 
@@ -166,6 +171,8 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
         stack.callback(services.close)
+        if plan.config.redis and plan.uses_store:
+            await _share(plan.config.redis, services, stack)
         upstreams = {name: await _upstream(name, plan.config.upstreams[name], stack) for name in plan.config.upstreams}
         await _have_credentials(upstreams.values(), plan.source, services, stack)
         for plugin in plan.plugins:
@@ -206,6 +213,17 @@ async def _enter(plugin: Plugin[Any], plan: Plan, services: Services, stack: Asy
         what = f"plugin '{plugin.name}' cannot start: {type(error).__name__}: {error}"
         fix = "the log has where it failed; without its entry here Weir starts"
         raise ConfigError([plan.source.problem(("plugins", place, plugin.name), what, fix)]) from error
+
+
+async def _share(url: str, services: Services, stack: AsyncExitStack) -> None:
+    """From now on what plugins count and keep is in a Redis."""
+    from proxy.store.shared import Shared  # noqa: PLC0415 - what only a shared store needs
+    from proxy.store.url import parse  # noqa: PLC0415
+
+    answers = services.gauge("weir_store_up", "whether the shared store answers")
+    store = Shared(parse(url), Memory(services.clock), services.tasks, answers)
+    await stack.enter_async_context(store.running())
+    services.store = store
 
 
 async def _upstream(name: str, settings: Upstream, stack: AsyncExitStack) -> OpenAI:

@@ -92,9 +92,11 @@ class Chain:
                 self.judge(plugin, error)
             else:
                 if response is not None:
+                    await _admitted(exchange)
                     return response
         exchange.answered_by = None
         exchange.entered = len(self.plugins)
+        await _admitted(exchange)
         return None
 
     def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
@@ -194,6 +196,12 @@ class Chain:
         if isinstance(error, ProxyError):
             return error
         return PluginFailed(f"the plugin '{plugin.name}' failed, and it does not let requests pass when it does")
+
+
+async def _admitted(exchange: Exchange) -> None:
+    """What plugins claim of limits is taken where the request has passed all, or is answered. Raises the refusal."""
+    if exchange.admission is not None:
+        await exchange.admission.decided()
 
 
 def _is_async(hook: Callable[..., Any]) -> bool:

@@ -36,6 +36,7 @@ from proxy.scalars import (
     written,
 )
 from proxy.source import EACH, ConfigError, Path, Problem, Source, validate
+from proxy.store import url as store_url
 from proxy.targets import Balanced, Headers, Health, Part, Target, Targets
 from proxy.wording import fault, nearest
 
@@ -326,9 +327,15 @@ def _entry(value: object) -> object:
 _Entry = Annotated[PluginEntry, BeforeValidator(_entry, json_schema_input_type=str | dict[str, dict[str, Any] | None])]
 
 
+def _store(url: str | None) -> str | None:
+    if url is not None:
+        store_url.parse(url)
+    return url
+
+
 class Config(Part):
     server: Server = Field(default_factory=Server, description="the proxy's own addresses and limits")
-    redis: OptionalText = Field(
+    redis: Annotated[OptionalText, AfterValidator(_store)] = Field(
         default=None, repr=False, description="URL of the Redis that replicas share; without it each counts for itself"
     )
     upstreams: dict[Name, Upstream] = Field(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from proxy.admission import Admission
     from proxy.answer import InBandError
     from proxy.fault import Fault
     from proxy.stages import Heartbeat
@@ -206,6 +207,7 @@ class Request:
         "method",
         "model",
         "path",
+        "prompt_tokens",
         "query",
         "spelled",
         "target",
@@ -230,6 +232,7 @@ class Request:
         self.waited = 0.0
         self.model: str | None = None
         self.is_model_read = False
+        self.prompt_tokens: int | None = None
         self._body = body if upload is None else None
         self._upload = upload
         self._json: Any = _UNREAD
@@ -286,6 +289,7 @@ class Request:
         """What goes up instead; `model` where it names another one than the app did."""
         self._body = body
         self._json = _UNREAD
+        self.prompt_tokens = None
         self.is_replaced = True
         if model is not None:
             self.model, self.is_model_read = model, True
@@ -386,7 +390,7 @@ class Response:
     def fields(self) -> Fields:
         return self._fields if self._headers is None else unbroken(encode(self._headers))
 
-    def put_fields(self, fields: Mapping[bytes, bytes]) -> None:
+    def set_fields(self, fields: Mapping[bytes, bytes]) -> None:
         """These (lower-case) names have these values from now on; a header that nobody has decoded stays bytes."""
         if self._headers is not None:
             self._headers.update(decode(list(fields.items())))
@@ -395,6 +399,11 @@ class Response:
             self._fields = [field for field in self._fields if field[0].lower() not in fields]
         self._fields = [*self._fields, *fields.items()]
         self._index = {**self._index, **fields} if self._index is not None else None
+
+    def put_fields(self, fields: Fields, *, instead_of: bytes) -> None:
+        """Add these to the header, without decoding it, and drop what begins with that (lower-case) text."""
+        kept = [field for field in self.fields() if not field[0].lower().startswith(instead_of)]
+        self._fields, self._headers, self._index = kept + fields, None, None
 
 
 class Exchange:
@@ -410,6 +419,7 @@ class Exchange:
         "_stop",
         "_unread",
         "_usage",
+        "admission",
         "answered",
         "answered_by",
         "attempts",
@@ -458,6 +468,7 @@ class Exchange:
         self.error: ProxyError | None = None
         self.told: InBandError | None = None
         self.outcome: Outcome | None = None
+        self.admission: Admission | None = None
         self.facts: dict[Key[Any], Any] = {}
         self.goes_on = False
         self._holds = 0

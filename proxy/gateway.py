@@ -171,6 +171,8 @@ class Gateway:
             exchange.chain.finish(exchange, exchange.outcome)
         for attempt in exchange.attempts:
             self._attempts.finish(exchange, attempt, exchange.outcome)
+        if exchange.admission is not None:
+            exchange.admission.free()
         exchange.response_bytes = downstream.sent
         if exchange.chain.completes_on_task:
             self._tasks.start(exchange.chain.on_complete(exchange, exchange.outcome), "on_complete")
@@ -190,6 +192,8 @@ class Gateway:
             self._metrics.exchange_ended(exchange)
             self._access_log.write(access_line(exchange))
             exchange.chain.complete(exchange)
+            if exchange.admission is not None:
+                exchange.admission.settle()
 
 
 def _abandon(response: Response) -> None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.admission import Grant
 from proxy.answer import in_band_error
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
+from proxy.consumption import ESTIMABLE, Consumed, consumed, prompt_tokens
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -57,6 +59,7 @@ from proxy.scalars import (
     Labels,
     Name,
     NotSet,
+    Rate,
     Share,
     Size,
     written,
@@ -66,6 +69,7 @@ from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
 from proxy.sse import Reader as EventReader
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
+from proxy.store.claims import Claim, Standing, Store, WhenDown
 from proxy.usage import Usage, usage_from_body
 from proxy.wording import fault
 
@@ -75,13 +79,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EARLY",
+    "ESTIMABLE",
     "OTHER",
     "PRINCIPAL",
     "SAVED",
     "Attempt",
     "BodyFilter",
+    "Claim",
     "ClientFault",
     "ConfigError",
+    "Consumed",
     "Duration",
     "DurationOrNone",
     "Event",
@@ -95,6 +102,7 @@ __all__ = [
     "Fault",
     "FilePath",
     "Flight",
+    "Grant",
     "Heartbeat",
     "Hold",
     "Key",
@@ -113,6 +121,7 @@ __all__ = [
     "Principal",
     "ProxyError",
     "QuotaExceeded",
+    "Rate",
     "RateLimited",
     "Rejected",
     "Request",
@@ -122,6 +131,8 @@ __all__ = [
     "Share",
     "Size",
     "Stage",
+    "Standing",
+    "Store",
     "StoreDown",
     "Tap",
     "Target",
@@ -130,10 +141,13 @@ __all__ = [
     "Unavailable",
     "UpstreamFault",
     "Usage",
+    "WhenDown",
+    "consumed",
     "fault",
     "glob",
     "in_band_error",
     "multipart_fields",
+    "prompt_tokens",
     "read_model",
     "read_yaml",
     "repeated_key",
@@ -172,14 +186,17 @@ C = TypeVar("C", bound=PluginConfig)
 class Plugin(Generic[C]):
     """One policy. `__init__` is pure; what needs a socket, a task or a file belongs into `lifespan`.
 
+    `__init__` may also set `needs` and `reads_usage`, where they depend on the settings.
+
     Requests meet the plugins of config.yaml from left to right, responses from right to left.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
-    needs: ClassVar[tuple[Key[Any], ...]] = ()
+    needs: tuple[Key[Any], ...] = ()
     provides: ClassVar[tuple[Key[Any], ...]] = ()
-    reads_usage: ClassVar[bool] = False
+    reads_usage: bool = False
     sees_all: ClassVar[bool] = False
+    uses_store: ClassVar[bool] = False
     failure_mode: ClassVar[FailureMode] = FailureMode.CLOSED
 
     def __init__(self, config: C, *, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.lines import Lines
 from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
+from proxy.store.memory import Memory
 from proxy.watch import Watch
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from proxy.config import Upstream
     from proxy.series import Labels
+    from proxy.store.claims import Store
 
 F = TypeVar("F", bound=Family)
 
@@ -63,8 +65,8 @@ class Tasks:
 class Services:
     """Handed to every plugin's `lifespan`. `clock` gives monotonic seconds.
 
-    `upstreams` has the config's blocks by name. `models` is the closed set of the `model` label: a plugin adds those
-    that its own settings name.
+    `upstreams` has the config's blocks by name; `store` counts and keeps what replicas share. `models` is the closed
+    set of the `model` label: a plugin adds those that its own settings name.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Services:
         clock: Callable[[], float] = time.monotonic,
         upstreams: Mapping[str, Upstream] | None = None,
         stdout: Lines | None = None,
+        store: Store | None = None,
     ) -> None:
         self.metrics = metrics
         self.tasks = tasks or Tasks()
@@ -81,6 +84,7 @@ class Services:
         self.watch = Watch(self.tasks)
         self.upstreams = upstreams or {}
         self.models: set[str] = set()
+        self.store = store or Memory(clock)
         self.stdout = stdout or Lines(sys.stdout.buffer)
         self._files: dict[pathlib.Path, Lines] = {}
         self._families: dict[str, Family] = {}

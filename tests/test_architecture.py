@@ -11,10 +11,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream",
-    "websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
-    "exchange services scalars prices source relay realtime fault upstream.dial upstream.incoming",
-    "metrics routing keys preview static targets upstream.health splice flight upstream.credentials",
+    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream admission store store.counts store.pipe",
+    "store.claims store.servers store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
+    "store.memory store.commands exchange scalars prices source relay realtime fault upstream.dial upstream.incoming",
+    "services store.shared",
+    "metrics routing keys preview static consumption targets upstream.health splice flight upstream.credentials",
     "plugin config balance buffer refusals server tunnel upstream.connection",
     "registry attempts upstream.pool",
     "chain upstream.openai",

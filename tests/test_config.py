@@ -319,7 +319,7 @@ def test_a_path_that_matches_all_may_be_the_last_route(tmp_path):
 
 
 def test_secrets_do_not_show_in_a_config(tmp_path):
-    text = "redis: ${SECRET}\nupstreams: {openai: {base_url: 'https://host', api_key: '${SECRET}'}}\n"
+    text = "redis: redis://:${SECRET}@host\nupstreams: {openai: {base_url: 'https://host', api_key: '${SECRET}'}}\n"
     source, loaded = load(written(tmp_path, text), ENVIRON)
     assert "hunter2" not in f"{source!r} {loaded!r} {loaded}"
 

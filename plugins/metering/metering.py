@@ -150,7 +150,7 @@ class Metering(Plugin[MeteringConfig]):
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
-        made = bill(exchange, outcome, self._book)
+        made = bill(exchange, self._book)
         if self._write is not None:
             self._write(ledger.line(exchange, made))
         for spent in made.wasted:

@@ -10,7 +10,7 @@ from plugins.metering import ledger
 from plugins.metering.bill import bill
 from plugins.metering.prices import PriceBook, PriceList
 from proxy import testing
-from proxy.plugin import Attempt, Outcome, Target
+from proxy.plugin import Attempt, Target
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "metering.md").read_text()
 
@@ -30,7 +30,7 @@ def test_the_line_has_the_fields_of_a_real_one():
     shown = re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)[1].replace("\n", "")
     exchange = testing.exchange()
     exchange.attempts.append(Attempt(1, Target("openai"), [], b""))
-    real = ledger.line(exchange, bill(exchange, Outcome.OK, PriceBook(PriceList({}), {})))
+    real = ledger.line(exchange, bill(exchange, PriceBook(PriceList({}), {})))
     assert fields(orjson.loads(shown)) == fields(orjson.loads(real))
 
 

@@ -1,0 +1,118 @@
+"""What an exchange used, for the ledger, limits and budgets alike: as the upstream reported, else estimated.
+
+An estimate counts the deltas of the stream (see `exchange.delivered_tokens`) and takes the prompt for four characters a
+token. A request that reached no upstream, or that an upstream refused, used nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from proxy.errors import Outcome
+from proxy.exchange import Key
+from proxy.usage import Usage
+
+if TYPE_CHECKING:
+    from proxy.exchange import Attempt, Exchange, Request
+
+CHARACTERS_PER_TOKEN = 4
+ESTIMABLE = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
+"""Endpoints whose tokens can be estimated."""
+
+_PROMPTS = ("messages", "prompt", "input", "inputs", "instructions", "tools")
+_NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file"})
+_NONE = Usage()
+
+
+class Consumed(NamedTuple):
+    """`usage` is what served the app, `wasted` what each attempt that did not serve had used, in order, estimated.
+
+    `did_work`: an upstream did what it is paid for, so that an empty usage is one that nobody counted.
+    """
+
+    usage: Usage
+    is_estimated: bool
+    did_work: bool
+    wasted: tuple[Usage, ...] = ()
+
+
+_CONSUMED: Key[Consumed] = Key("consumed")
+
+
+def consumed(exchange: Exchange) -> Consumed:
+    """For `on_complete`, of a chain that `reads_usage`: found once, and remembered when the exchange is over."""
+    known = exchange.get(_CONSUMED, None)
+    if known is None:
+        known = _found(exchange)
+        if exchange.outcome is not None:
+            exchange[_CONSUMED] = known
+    return known
+
+
+def prompt_tokens(request: Request) -> int:
+    """An estimate; 0 where the body is not at hand, or is no JSON with a prompt in it."""
+    if request.prompt_tokens is None:
+        request.prompt_tokens = -(-_characters(request.glimpse()) // CHARACTERS_PER_TOKEN)
+    return request.prompt_tokens
+
+
+def _found(exchange: Exchange) -> Consumed:
+    request, attempt = exchange.request, exchange.served_by
+    if attempt is None:
+        return Consumed(_NONE, is_estimated=False, did_work=False, wasted=_wasted(exchange, None))
+    wasted = _wasted(exchange, attempt)
+    if request.method != "POST" and request.endpoint != "realtime":  # GET of a response tells its usage again
+        return Consumed(_NONE, is_estimated=False, did_work=False, wasted=wasted)
+    has_served = attempt.status < 400 and attempt.error is None
+    usage, is_estimated = _usage(exchange, has_served=has_served)
+    return Consumed(usage, is_estimated, did_work=has_served or exchange.usage is not None, wasted=wasted)
+
+
+def _usage(exchange: Exchange, *, has_served: bool) -> tuple[Usage, bool]:
+    """What was reported, and whether it is an estimate: where the answer broke off, at least what was delivered."""
+    reported, delivered = exchange.usage, exchange.delivered_tokens
+    is_cut = exchange.outcome in {Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED}
+    if reported is not None:
+        is_short = is_cut and reported.output_tokens < delivered
+        return (dataclasses.replace(reported, output_tokens=delivered), True) if is_short else (reported, False)
+    if exchange.request.endpoint not in ESTIMABLE or not has_served:
+        return _NONE, False
+    made = delivered or (0 if is_cut else _characters_in_answer(exchange) // CHARACTERS_PER_TOKEN)
+    return Usage(prompt_tokens(exchange.request), made), True
+
+
+def _wasted(exchange: Exchange, served_by: Attempt | None) -> tuple[Usage, ...]:
+    tries = exchange.attempts
+    if len(tries) == 1 and served_by is tries[0]:
+        return ()
+    return tuple(_wasted_by(exchange, attempt) for attempt in tries if attempt is not served_by)
+
+
+def _wasted_by(exchange: Exchange, attempt: Attempt) -> Usage:
+    """An attempt whose answer had begun was paid for, as far as it came; what has gone down is in the bill."""
+    went_down = attempt.outcome is Outcome.STREAM_INTERRUPTED
+    if attempt.status != 200 or went_down or exchange.request.endpoint not in ESTIMABLE:
+        return _NONE
+    return Usage(prompt_tokens(exchange.request), attempt.delivered_tokens)
+
+
+def _characters_in_answer(exchange: Exchange) -> int:
+    return 0 if exchange.request.endpoint == "embeddings" else exchange.response_bytes
+
+
+def _characters(parsed: Any) -> int:
+    """Of the prompt: all its text, wherever the API has it; a number is a token; no pictures."""
+    waiting = [parsed.get(name) for name in _PROMPTS] if isinstance(parsed, dict) else []
+    found = 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            found += 0 if value.startswith("data:") else len(value)
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            waiting.extend(part for key, part in value.items() if key not in _NO_TEXT)
+        elif type(value) is int:
+            found += CHARACTERS_PER_TOKEN
+    return found

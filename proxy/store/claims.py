@@ -1,0 +1,108 @@
+"""What policies ask of a store: to claim a part of a limit, to correct it later, and to keep a value for a while.
+
+Claims that are taken together are taken all or not at all. There are three ways of counting:
+
+window  at most `limit` in any `seconds`: no edge at which twice as much passes
+total   at most `limit` under this key, which is forgotten after `seconds`: for periods of a calendar
+slot    at most `limit` at the same time; it comes back when its exchange ends, or when its process has died
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from proxy.admission import Admission, Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from proxy.admission import Refuse
+    from proxy.exchange import Exchange
+
+WhenDown = Literal["local", "open", "closed"]
+
+
+class Claim(NamedTuple):
+    """`amount` of a limit: `key` says which, `subject` whose; a Redis Cluster keeps what is one subject's together.
+
+    `when_down`: where a shared store does not answer, `local` claims a part of this
+    process's share of the limit, `open` passes, and `closed` refuses.
+    """
+
+    kind: Literal["window", "total", "slot"]
+    subject: str
+    key: str
+    limit: int
+    amount: int = 1
+    seconds: float = 0.0
+    when_down: WhenDown = "local"
+
+
+class Standing(NamedTuple):
+    """How a limit stands: what `remaining` of it, and the seconds until all of it is free again.
+
+    Of a claim that was refused: the seconds until it fits.
+    """
+
+    remaining: int
+    seconds: float
+
+
+class Taken:
+    """What came of claims. `refused` is the place of the one that did not fit, and then none is taken."""
+
+    __slots__ = ("at", "claims", "identity", "is_freed", "is_local", "mirror", "refused", "standings")
+
+    def __init__(
+        self, identity: str, claims: Sequence[Claim], standings: Sequence[Standing], *, refused: int | None, at: float
+    ) -> None:
+        """`at`: when it was taken, by the clock of the memory that took it.
+
+        `is_local`: a shared store did not decide it; `mirror`: what it is for the memory that counts along.
+        """
+        self.identity = identity
+        self.claims = claims
+        self.standings = standings
+        self.refused = refused
+        self.at = at
+        self.is_local = self.is_freed = False
+        self.mirror: Taken | None = None
+
+
+class Store(ABC):
+    def claim(self, exchange: Exchange, claims: Sequence[Claim], refuse: Refuse) -> Grant:
+        """For `on_request`: the claims are taken once all plugins have claimed theirs, in one step.
+
+        Where the store says no, `refuse` says what the app gets; None: the exchange goes on without these claims.
+        """
+        if exchange.admission is None:
+            exchange.admission = Admission(self, exchange)
+        return exchange.admission.add(claims, refuse)
+
+    async def get(self, key: str, exchange: Exchange) -> bytes | None:
+        """The value, if there is one; what the exchange claims is taken in the same step. Raises its refusal."""
+        found = self.look_up(key)
+        if exchange.admission is not None:
+            await exchange.admission.decided()
+        return await found
+
+    @abstractmethod
+    def look_up(self, key: str) -> Awaitable[bytes | None]:
+        """Started at once; never raises: a store that does not answer knows nothing."""
+
+    @abstractmethod
+    def put(self, key: str, value: bytes, seconds: float) -> None:
+        """Keep a value, for `seconds` at most; nobody waits for it."""
+
+    @abstractmethod
+    async def take(self, identity: str, claims: Sequence[Claim]) -> Taken:
+        """All of the claims, or none. Raises StoreDown where one of them is to be refused without the store."""
+
+    @abstractmethod
+    def settle(self, taken: Taken, amounts: Sequence[int]) -> None:
+        """What was really used, claim by claim; once. Nobody waits for it."""
+
+    @abstractmethod
+    def free(self, taken: Taken) -> None:
+        """Give its slots back, at once; again changes nothing."""
