@@ -52,7 +52,7 @@ class Flight:
 
     def __init__(self, room: int, on_over: Callable[[Flight], None], leader: Exchange | None = None) -> None:
         self._room = room
-        self._on_over = on_over
+        self._on_over: Callable[[Flight], None] | None = on_over
         self._leader = leader
         self._flow: Flow | None = None
         self._passengers: list[Passenger] = []
@@ -114,9 +114,12 @@ class Flight:
             self.is_over = True
             if self._flow is not None:
                 self._flow.finish()
-            self._on_over(self)
-        if self._leader is not None and not passenger.leads:
-            self._leader.release()
+            self._tell()
+        leader = self._leader
+        if self.is_over and not self._passengers:
+            self._leader = None  # it refers to its answer, and that to this
+        if leader is not None and not passenger.leads:
+            leader.release()
         if self._is_paused:
             self.relieve()
 
@@ -144,7 +147,12 @@ class Flight:
         self.is_over = True
         for passenger in tuple(self._passengers):
             passenger.go_on()
-        self._on_over(self)
+        self._tell()
+
+    def _tell(self) -> None:
+        on_over, self._on_over = self._on_over, None
+        if on_over is not None:
+            on_over(self)
 
     def _make_room(self) -> None:
         self._let_go()

@@ -6,7 +6,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, NamedTuple
 
 from plugins.metering.prices import FREE, cost
-from proxy.plugin import ESTIMABLE, Consumed, Usage, consumed
+from proxy.plugin import ESTIMABLE, SAVED, Consumed, Usage, consumed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,17 +41,27 @@ class Bill(NamedTuple):
     is_estimated: bool
     usd: Decimal | None
     wasted: tuple[Spent, ...] = ()
+    saved: Spent | None = None
 
 
 def bill(exchange: Exchange, book: PriceBook) -> Bill:
     used, attempt = consumed(exchange), exchange.served_by
     wasted = tuple(_wasted(exchange, used, book)) if used.wasted else ()
     if attempt is None:
-        return Bill(None, _named(exchange.request), None, used.usage, used.is_estimated, cost(FREE, used.usage), wasted)
+        model, nothing, saved = _named(exchange.request), cost(FREE, used.usage), _saved(exchange, book)
+        return Bill(None, model, None, used.usage, used.is_estimated, nothing, wasted, saved)
     model = attempt.target.model or _named(exchange.request)
     rates = book.find(attempt.target.upstream, model, exchange.model) if _is_paid(exchange, used) else FREE
     usd = cost(rates, used.usage)
     return Bill(attempt.target.upstream, model, exchange.model, used.usage, used.is_estimated, usd, wasted)
+
+
+def _saved(exchange: Exchange, book: PriceBook) -> Spent | None:
+    """What an answer that was there already would have cost."""
+    saved = exchange.get(SAVED, None)
+    if saved is None:
+        return None
+    return Spent(saved.usage, cost(book.find(saved.upstream, saved.model, saved.served), saved.usage))
 
 
 def _is_paid(exchange: Exchange, used: Consumed) -> bool:

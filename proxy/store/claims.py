@@ -88,6 +88,10 @@ class Store(ABC):
         return await found
 
     @abstractmethod
+    def bound(self, values: int, size: int) -> None:
+        """Of what is kept in this process: so many values, of so many bytes; where several say so, the most counts."""
+
+    @abstractmethod
     def look_up(self, key: str) -> Awaitable[bytes | None]:
         """Started at once; never raises: a store that does not answer knows nothing."""
 

@@ -145,6 +145,10 @@ class Shared(Store):
         self._give_up_slots(taken.identity, taken.claims)
 
     @override
+    def bound(self, values: int, size: int) -> None:
+        """Redis has bounds of its own."""
+
+    @override
     def look_up(self, key: str) -> Awaitable[bytes | None]:
         if self._servers is None:
             return _nothing()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from plugins import circuit_breaker, failover, guard, metering, sse_keepalive
+from plugins import cache, circuit_breaker, failover, guard, metering, sse_keepalive
 from plugins.auth import settings as auth
 from plugins.guard import caps
 from proxy import config, prices, scalars, targets
@@ -38,6 +38,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "auth_key": auth.KeySettings,
     "auth_jwt": auth.JwtSettings,
     "metering": metering.MeteringConfig,
+    "cache": cache.CacheConfig,
+    "cache_memory": cache.Memory,
     "sse_keepalive": sse_keepalive.KeepaliveConfig,
     "circuit_breaker": circuit_breaker.BreakerConfig,
     "failover": failover.FailoverConfig,
