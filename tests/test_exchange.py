@@ -209,3 +209,28 @@ def test_who_is_told_that_the_app_leaves_can_still_hold_it():
     exchange.on_leave = Exchange.hold
     assert exchange.leave(lambda: stopped.append("now"))
     assert not stopped
+
+
+def fields(response):
+    return [(name.lower(), value) for name, value in response.fields()]
+
+
+def answered():
+    response = Response(200)
+    response.set_fields({b"content-type": b"text/plain", b"vary": b"origin"})
+    return response
+
+
+def test_fields_are_set_once_whether_they_were_there_or_not():
+    response = answered()
+    assert response.field(b"vary") == b"origin"
+    response.set_fields({b"vary": b"authorization", b"age": b"1"})
+    assert fields(response) == [(b"content-type", b"text/plain"), (b"vary", b"authorization"), (b"age", b"1")]
+    assert (response.field(b"vary"), response.field(b"age")) == (b"authorization", b"1")
+
+
+def test_also_where_somebody_has_decoded_the_header():
+    response = answered()
+    response.headers["x-a"] = "b"
+    response.set_fields({b"vary": b"authorization"})
+    assert sorted(fields(response)) == [(b"content-type", b"text/plain"), (b"vary", b"authorization"), (b"x-a", b"b")]

@@ -49,7 +49,9 @@ class Asked(NamedTuple):
 
 
 def can_be_kept(request: Request) -> bool:
-    return request.method == "POST" and request.endpoint in SHAPES
+    """What stands below `/v1/responses` is about one that there is already."""
+    shape = request.endpoint if request.method == "POST" else ""
+    return shape in SHAPES and (shape != "responses" or request.path.rstrip("/") == "/v1/responses")
 
 
 def is_repeatable(body: dict[str, Any]) -> bool:

@@ -27,8 +27,8 @@ PRICES = "models: {m: {input: '1', output: '2'}}\n"
 
 
 class House:
-    def __init__(self, weir: app.Weir, upstream: testing.Upstream, log: io.BytesIO) -> None:
-        self.weir, self.upstream, self.log = weir, upstream, log
+    def __init__(self, weir: app.Weir, upstream: testing.Upstream, log: io.BytesIO, sdk: openai.AsyncOpenAI) -> None:
+        self.weir, self.upstream, self.log, self.sdk = weir, upstream, log, sdk
 
     @property
     def calls(self) -> int:
@@ -45,9 +45,6 @@ class House:
     async def results(self, *bodies: Any, **fields: str) -> list[str]:
         """What the cache says of these requests, one after the other."""
         return [(await self.ask(body, **fields)).headers["x-weir-cache"] for body in bodies]
-
-    def sdk(self, key: str = "ada") -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.weir.url}/v1", api_key=key, max_retries=0)
 
     def counted(self, name: str) -> dict[str, float]:
         """A metric's samples, by the text between the braces."""
@@ -84,8 +81,13 @@ async def house(
             f'upstreams: {{up: {{base_url: "{upstream.url}/v1"{", " if settings else ""}{settings}}}}}\n'
             f"plugins: {plugins}\nroutes: [{{name: main, targets: {targets}}}]\n"
         )
-        async with testing.configured(text, log) as weir:
-            yield House(weir, upstream, log)
+        async with testing.configured(text, log) as weir, client(weir) as sdk:
+            yield House(weir, upstream, log, sdk)
+
+
+def client(weir: app.Weir) -> openai.AsyncOpenAI:
+    """The official one, of the caller `ada`."""
+    return openai.AsyncOpenAI(base_url=f"{weir.url}/v1", api_key="ada", max_retries=0)
 
 
 class Gate:
