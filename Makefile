@@ -15,7 +15,7 @@ demo: $(READY)           ## a demo upstream, the proxy, a few live calls
 	$(BIN)/weir demo
 
 test: $(READY) $(REDIS)  ## the test-suite, with a real redis-server
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 test-clients: $(READY)   ## LangChain, Node and the openai package's own test-suite through Weir (installs them)
 	$(BIN)/python -m pytest -m heavy tests/integration --timeout 1800 $(ARGS)

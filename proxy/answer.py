@@ -283,6 +283,27 @@ def in_band_error(value: Any, name: str = "") -> InBandError | None:
     return _error_of(detail, value) if detail else None
 
 
+def speaks_of_error(body: bytes) -> bool:
+    """Whether JSON may be an error: most answers do not have the word as a key or value, or have a null behind it."""
+    said = body.count(b'"error"')
+    return said > 0 and said != body.count(b'"error":null') + body.count(b'"error": null')
+
+
+def error_in_body(body: bytes) -> InBandError | None:
+    """Of a whole JSON body; None also where a choice was finished all the same."""
+    if not speaks_of_error(body):
+        return None
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return None
+    choices = value.get("choices") if isinstance(value, dict) else None
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and (reason := choice.get("finish_reason")) and reason != "error":
+            return None
+    return in_band_error(value)
+
+
 def _detail(value: dict[str, Any], name: str) -> Any:
     listed = value.get("choices")
     choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []

@@ -15,16 +15,16 @@ from proxy import refusals, static
 from proxy.balance import note_pace
 from proxy.body import replace_multipart_field, replace_value
 from proxy.encoding import is_plain
-from proxy.errors import Outcome, PassedOver, ProxyError, Unavailable
+from proxy.errors import Outcome, OutOfTime, PassedOver, ProxyError, Unavailable, UpstreamTimeout
 from proxy.exchange import Attempt, Response
-from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response
+from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response, outcome_of
 from proxy.preview import looked_at, serves_at_once
 from proxy.routing import read_model
 from proxy.splice import Splice, can_be_continued, continuing
 from proxy.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from proxy.downstream import Downstream
     from proxy.exchange import Exchange, Hold, Request, Target
@@ -43,12 +43,11 @@ MAX_WAITS = 3
 
 @dataclass(slots=True)
 class _Way:
-    """What is left of an exchange's targets; `text` is what another upstream has answered already."""
+    """An exchange's way to its answer; `text` is what another upstream has answered already."""
 
     exchange: Exchange
     route: Route
     downstream: Downstream
-    remaining: list[Target]
     text: str = ""
 
 
@@ -62,31 +61,33 @@ class Attempts:
         if not exchange.request.is_buffered:
             wants_body = route.needs_body and exchange.request.generates
             await (exchange.request.body() if wants_body else _read_small(exchange.request))
-        way = _Way(exchange, route, downstream, route.ordered(exchange))
+        exchange.targets = route.ordered(exchange)
+        way = _Way(exchange, route, downstream)
         response = await self._served(way, await self._first(way))
-        served_by = exchange.served_by
-        goes_on = served_by is not None and served_by.continues and _is_text_stream(response)
+        tries = exchange.attempts
+        goes_on = tries and tries[-1].continues and _is_text_stream(response)
         if goes_on and can_be_continued(exchange.request.glimpse()):
             response.incoming = Splice(cast("Incoming", response.incoming), functools.partial(self._go_on, way))
         return response
 
     async def _served(self, way: _Way, target: Target) -> Response:
         refusal: Response | None = None
+        left = way.exchange.targets
         while True:
             if target.static is not None:
                 return await _static(way.exchange, target.static)
             try:
                 attempt, response = await self._try(way, target)
             except PassedOver:
-                way.remaining.remove(target)
-                if way.remaining:
+                left.remove(target)
+                if left:
                     target = await self._first(way)
                     continue
                 if refusal is None:
                     raise
                 return refusal
             if not (attempt.again and attempt.number < MAX_ATTEMPTS):
-                way.remaining.remove(target)
+                left.remove(target)
             following = self._next(way, attempt)
             if following is None:
                 break
@@ -104,11 +105,11 @@ class Attempts:
         """Another upstream's answer from where this one broke off, if the plugins want that and one can."""
         exchange = way.exchange
         attempt, way.text = exchange.attempts[-1], text
-        way.remaining = [target for target in way.remaining if target.static is None]
+        exchange.targets = [target for target in exchange.targets if target.static is None]
         attempt.fault = fault_of_error(broken)
         self.finish(exchange, attempt, Outcome.STREAM_INTERRUPTED)
         if attempt.again and attempt.number < MAX_ATTEMPTS:
-            way.remaining.insert(0, attempt.target)
+            exchange.targets.insert(0, attempt.target)
         target = self._next(way, attempt)
         try:
             response = await self._served(way, target) if target is not None else None
@@ -124,7 +125,7 @@ class Attempts:
         waits = MAX_WAITS
         while True:
             try:
-                if targets := way.route.chain.select_targets(way.exchange, way.remaining):
+                if targets := way.route.chain.select_targets(way.exchange, way.exchange.targets):
                     return targets[0]
                 break
             except Unavailable as error:
@@ -136,14 +137,12 @@ class Attempts:
 
     def _next(self, way: _Way, attempt: Attempt) -> Target | None:
         """The target that is tried after this attempt, if any: plugins are asked once more which can serve."""
-        if not (way.remaining and attempt.is_over and attempt.retry and way.exchange.request.is_buffered):
+        left = way.exchange.targets
+        if not (attempt.is_over and attempt.retry and left and way.exchange.request.is_buffered):
             return None
         if attempt.again:
             return attempt.target
-        try:
-            targets = way.route.chain.select_targets(way.exchange, way.remaining)
-        except Unavailable:
-            return None
+        targets = _able(way, left)
         return targets[0] if targets else None
 
     def finish(self, exchange: Exchange, attempt: Attempt, outcome: Outcome) -> None:
@@ -168,14 +167,13 @@ class Attempts:
         elif self._upstreams[target.upstream].asks_model(exchange.request):
             await read_model(exchange.request)
         attempt = self._begin(exchange, target)
-        attempt.others = len(way.remaining) - 1
         if way.text:
             _continue(attempt, exchange.request, way.text)
         if exchange.chain.sees_attempts:
             await self._prepare(exchange, attempt)
         response = await self._send(exchange, attempt, way.downstream)
         if attempt.hold is not None and response is not None and attempt.status == 200 and not serves_at_once(response):
-            await self._look_at(exchange, attempt, attempt.hold, response)
+            response = await self._looked_at(way, attempt, attempt.hold, response)
         return attempt, response
 
     def _begin(self, exchange: Exchange, target: Target) -> Attempt:
@@ -232,14 +230,36 @@ class Attempts:
         self.finish(exchange, attempt, outcome)
         return response
 
-    async def _look_at(self, exchange: Exchange, attempt: Attempt, hold: Hold, response: Response) -> None:
-        """Whether the answer serves; while that is not known nothing of it goes down."""
-        if not is_plain(response.field(b"content-encoding")):
-            return
-        await looked_at(response, attempt, hold, expects_terminal=exchange.request.generates)
-        if attempt.fault is not None:
-            is_theirs = attempt.fault.kind.is_upstreams
-            self.finish(exchange, attempt, Outcome.UPSTREAM_ERROR if is_theirs else Outcome.CLIENT_ERROR)
+    async def _looked_at(self, way: _Way, attempt: Attempt, hold: Hold, response: Response) -> Response | None:
+        """The answer once it is known whether it serves, or None where it has not in time."""
+        fault = await looked_at(response, attempt, hold, expects_terminal=way.exchange.request.generates)
+        if fault is None or (fault.kind is Kind.SLOW and not _gives_way(way, attempt, hold)):
+            return response
+        attempt.fault = fault
+        if fault.kind in _TOO_LATE:
+            _abandon(response)
+            attempt.error = _TOO_LATE[fault.kind](f"upstream '{attempt.target.upstream}' sent no token in time")
+            self.finish(way.exchange, attempt, attempt.error.outcome)
+            return None
+        self.finish(way.exchange, attempt, outcome_of(fault))
+        return response
+
+
+_TOO_LATE = {Kind.SLOW: UpstreamTimeout, Kind.LATE: OutOfTime}
+
+
+def _able(way: _Way, targets: Sequence[Target]) -> Sequence[Target]:
+    """Those of them that could be asked now."""
+    try:
+        return way.route.chain.select_targets(way.exchange, targets) if targets else ()
+    except Unavailable:
+        return ()
+
+
+def _gives_way(way: _Way, attempt: Attempt, hold: Hold) -> bool:
+    """Whether another target shall take over from a slow answer; asked while the attempt is not over yet."""
+    others = _able(way, [target for target in way.exchange.targets if target is not attempt.target])
+    return bool(others) and (hold.gives_way is None or hold.gives_way(way.exchange, attempt, others))
 
 
 async def _static(exchange: Exchange, text: str) -> Response:
@@ -272,7 +292,9 @@ def _continue(attempt: Attempt, request: Request, text: str) -> None:
 
 
 def _is_text_stream(response: Response) -> bool:
-    return response.status == 200 and response.is_event_stream and is_plain(response.field(b"content-encoding"))
+    """Of an upstream, which a static answer is not."""
+    is_stream = response.incoming is not None and response.status == 200 and response.is_event_stream
+    return is_stream and is_plain(response.field(b"content-encoding"))
 
 
 def _abandon(response: Response | None) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Orderer = Callable[[Exchange, Sequence[Target]], list[Target]]
     Compiled = Callable[[Exchange], list[Target]]
 
-NOT_ITS_OWN = frozenset({Kind.CLIENT, Kind.CLIENT_GONE, Kind.CONTEXT_LENGTH, Kind.CONTENT_FILTER, Kind.OURS})
+NOT_ITS_OWN = frozenset({Kind.CLIENT, Kind.CLIENT_GONE, Kind.CONTEXT_LENGTH, Kind.CONTENT_FILTER, Kind.LATE, Kind.OURS})
 """Failures that tell nothing of the upstream's pace."""
 
 

@@ -86,8 +86,10 @@ class Chain:
             exchange.entered = place + 1
             exchange.answered_by = plugin
             try:
-                response = await plugin.on_request(exchange)
-                _check_answer(response)
+                answer = plugin.on_request(exchange)
+                response = answer if answer is None or isinstance(answer, Response) else await answer
+                if response is not None:
+                    _check_answer(response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
                 self.judge(plugin, error)
             else:
@@ -110,7 +112,9 @@ class Chain:
     async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
         for _, plugin in self._on_attempt:
             try:
-                await plugin.on_attempt(exchange, attempt)
+                waiting = plugin.on_attempt(exchange, attempt)
+                if waiting is not None:
+                    await waiting
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
                 self.judge(plugin, error)
 
@@ -132,8 +136,10 @@ class Chain:
             if place >= exchange.entered or plugin is exchange.answered_by:
                 continue
             try:
-                stage = await plugin.on_response(exchange, response)
-                _check_stage(stage, response)
+                made = plugin.on_response(exchange, response)
+                stage = made if made is None or isinstance(made, Stage) else await made
+                if stage is not None:
+                    _check_stage(stage, response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
                 refusal = self.refusal(plugin, error)
                 if refusal is not None:
@@ -217,13 +223,13 @@ def mode_of(plugin: Plugin[Any]) -> FailureMode:
     return plugin.failure_mode if mode is None else mode
 
 
-def _check_answer(response: Response | None) -> None:
-    if response is not None and not isinstance(response, Response):
+def _check_answer(response: Response) -> None:
+    if not isinstance(response, Response):
         raise TypeError(f"on_request returns a Response or None, not {type(response).__name__}")
 
 
-def _check_stage(stage: Stage | None, response: Response) -> None:
-    if stage is not None and not isinstance(stage, Stage):
+def _check_stage(stage: Stage, response: Response) -> None:
+    if not isinstance(stage, Stage):
         raise TypeError(f"on_response returns a Stage or None, not {type(stage).__name__}")
     if isinstance(stage, EventTap | EventFilter) and not response.is_event_stream:
         raise TypeError(f"{type(stage).__name__} reads events, but this response is not an event stream")

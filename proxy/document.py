@@ -258,7 +258,7 @@ def _bound(file: pathlib.Path, events: Iterable[yaml.Event]) -> None:
         if documents > 1:
             raise _whole(file, line, "a second document starts here", "keep one document in a file")
         if depth > _MAX_DEPTH:
-            raise _whole(file, line, f"nested deeper than {_MAX_DEPTH} levels", "use fewer levels")
+            raise _too_deep(file, line)
         if tag := getattr(event, "tag", None):
             raise _whole(
                 file, line, f"tags such as {tag!r} have no meaning here", "remove it; quotes make a value text"
@@ -267,9 +267,15 @@ def _bound(file: pathlib.Path, events: Iterable[yaml.Event]) -> None:
             raise _whole(file, line, "half of a surrogate pair is no character", "write the character itself")
 
 
+def _too_deep(file: pathlib.Path, line: int) -> ConfigError:
+    return _whole(file, line, f"nested deeper than {_MAX_DEPTH} levels", "use fewer levels")
+
+
 def _syntax(file: pathlib.Path, text: str, error: yaml.YAMLError) -> ConfigError:
     lines = text.splitlines() or [""]
     begun, found = (_index(getattr(error, mark, None), lines) for mark in ("context_mark", "problem_mark"))
+    if "nesting depth" in (getattr(error, "problem", "") or ""):  # libyaml has a limit of its own, higher than ours
+        return _too_deep(file, found + 1)
     what = "not valid YAML: " + ", ".join(filter(None, (getattr(error, "context", ""), getattr(error, "problem", ""))))
     fix = "check quotes, colons and indentation on this line and above it"
     if "\t" in lines[found]:

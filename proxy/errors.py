@@ -94,6 +94,13 @@ class TooLarge(ClientFault):
     code = "request_too_large"
 
 
+class UploadStalled(ClientFault):
+    """The app stopped sending its request's body."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class Rejected(ProxyError):
     """A policy said no."""
 
@@ -147,6 +154,12 @@ class Dropped(UpstreamFault):
 class UpstreamTimeout(UpstreamFault):
     status = 504
     code = "upstream_timeout"
+
+
+class OutOfTime(UpstreamTimeout):
+    """The deadline of a request's attempts passed before a limit of the upstream's own did."""
+
+    code = "deadline_exceeded"
 
 
 class BadAnswer(UpstreamFault):

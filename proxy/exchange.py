@@ -105,20 +105,23 @@ class Target:
 class Hold(NamedTuple):
     """How an answer is held until it is known to serve: to its first token or, `whole`, to its end.
 
-    After `size` bytes it goes down as it is; after `seconds` without a token the attempt has failed.
+    After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if another target
+    could serve now, and `gives_way`, told which, wants that (None: always); else the slow answer goes down.
     """
 
     size: int
     seconds: float = math.inf
     whole: bool = False
+    gives_way: Callable[[Exchange, Attempt, Sequence[Target]], bool] | None = None
 
 
 class Attempt:
     """One try of one target. `headers` and `body` are this try's own: the next one starts from the request again.
 
-    Plugins set, in `on_attempt`: `first_byte`, its own limit in seconds, and `hold`, how its answer is looked at before
-    it goes down. In `on_attempt_end`, where `fault` says what was wrong: `retry`, whether the next target is tried,
-    with `again` this one once more, and the `pause` before that in seconds. `others` counts the targets that are left.
+    Plugins set, in `on_attempt`: `first_byte`, its own limit in seconds; `deadline`, what is left to its request, which
+    is nobody's fault; and `hold`, how its answer is looked at before it goes down. In `on_attempt_end`, where `fault`
+    says what was wrong: `retry`, whether the next target is tried, with `again` this one once more, and the `pause`
+    before that in seconds.
     With `continues`, the next target goes on with a text that breaks off, if `on_attempt_end` wants it tried.
     """
 
@@ -128,6 +131,7 @@ class Attempt:
         "again",
         "body",
         "continues",
+        "deadline",
         "delivered_tokens",
         "error",
         "fault",
@@ -135,7 +139,6 @@ class Attempt:
         "hold",
         "is_over",
         "number",
-        "others",
         "outcome",
         "pace",
         "pause",
@@ -156,9 +159,8 @@ class Attempt:
         self.error: ProxyError | None = None
         self.outcome: Outcome | None = None
         self.fault: Fault | None = None
-        self.first_byte: float | None = None
+        self.first_byte = self.deadline = math.inf
         self.hold: Hold | None = None
-        self.others = 0
         self.retry = self.again = self.continues = False
         self.pause = 0.0
         self.pace: Pace | None = None
@@ -409,6 +411,7 @@ class Response:
 class Exchange:
     """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
 
+    `targets` are those that are left of its route, the one that is being tried among them.
     For a chain that `reads_usage`: `usage` is what the upstream reported, `model` the one that it says has answered,
     and `delivered_tokens` what was counted in the stream.
     """
@@ -433,6 +436,7 @@ class Exchange:
         "goes_on",
         "id",
         "is_static",
+        "offered",
         "on_leave",
         "outcome",
         "request",
@@ -450,12 +454,13 @@ class Exchange:
         self.request = request
         self.started = time.monotonic()
         self.route = ""
-        self.targets: tuple[Target, ...] = ()
+        self.offered: tuple[Target, ...] = ()
         self.chain: Any = None
         self.entered = 0
         self.answered_by: Any = None
         self.stages: tuple[Any, ...] = ()
         self.attempts: list[Attempt] = []
+        self.targets: list[Target] = []
         self.response: Response | None = None
         self.response_bytes = 0
         self.answered = self.ended = 0.0

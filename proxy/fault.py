@@ -20,17 +20,21 @@ if TYPE_CHECKING:
     from proxy.errors import ProxyError
     from proxy.exchange import Response
 
-__all__ = ["Fault", "Kind", "fault_in_band", "fault_of_end", "fault_of_error", "fault_of_response"]
+__all__ = ["Fault", "Kind", "fault_in_band", "fault_of_end", "fault_of_error", "fault_of_response", "outcome_of"]
 
 READ_BYTES = 64 * 1024
 """How much of an error's body is read."""
 
 
 class Fault(NamedTuple):
-    """`retry_after`: seconds that the upstream asked for, 0 to a day; None where it did not."""
+    """`retry_after`: seconds that the upstream asked for, 0 to a day; `should_retry`: what it says of asking it again.
+
+    None where it does not say.
+    """
 
     kind: Kind
     retry_after: float | None = None
+    should_retry: bool | None = None
 
 
 def fault_of_error(error: ProxyError) -> Fault:
@@ -44,13 +48,19 @@ def fault_of_response(response: Response) -> Fault:
     told = _told(response)
     kind = kind_of(response.status, told)
     wait = told_in_fields(response.fields(), is_limited=kind is Kind.RATE_LIMITED)
-    return Fault(kind, wait if wait is not None else _wait_in_words(kind, told))
+    should_retry = _SHOULD_RETRY.get(response.field(b"x-should-retry").strip().lower())
+    return Fault(kind, wait if wait is not None else _wait_in_words(kind, told), should_retry)
 
 
 def fault_in_band(told: InBandError) -> Fault:
     """Of an error within a 200."""
     kind = kind_of(status_in(told), told)
     return Fault(kind, _wait_in_words(kind, told))
+
+
+def outcome_of(fault: Fault) -> Outcome:
+    """Of an answer within a 200, the same as of one with a status."""
+    return Outcome.UPSTREAM_ERROR if fault.kind.is_upstreams else Outcome.CLIENT_ERROR
 
 
 def fault_of_end(outcome: Outcome, error: ProxyError | None) -> Fault:
@@ -62,7 +72,8 @@ def fault_of_end(outcome: Outcome, error: ProxyError | None) -> Fault:
     return Fault(Kind.BROKEN if outcome is Outcome.STREAM_INTERRUPTED else Kind.OURS)
 
 
-_CODES = {"upstream_timeout": Kind.TIMEOUT, "shutting_down": Kind.OURS}
+_SHOULD_RETRY = {b"true": True, b"false": False}
+_CODES = {"upstream_timeout": Kind.TIMEOUT, "deadline_exceeded": Kind.LATE, "shutting_down": Kind.OURS}
 """Whatever the class: an answer can also fall silent, or be broken off here."""
 
 _ERRORS = (

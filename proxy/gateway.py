@@ -74,7 +74,7 @@ class Gateway:
         try:
             if exchange.error is None:
                 route = await self._route(exchange)
-                exchange.route, exchange.targets, exchange.chain = route.name, route.targets, route.chain
+                exchange.route, exchange.offered, exchange.chain = route.name, route.targets, route.chain
                 exchange.entered = len(route.chain.plugins)
                 if route.drains and not exchange.request.is_upgrade:
                     exchange.on_leave = self._drain

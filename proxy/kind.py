@@ -16,6 +16,7 @@ class Kind(StrEnum):
     BUSY = "busy"  # a conflict with another request, or no connection of ours is free
     TIMEOUT = "timeout"
     SLOW = "slow"  # no token within the time that a hold gave
+    LATE = "late"  # what was left of its request's deadline was less than the target's own limits give it
     DROPPED = "dropped"
     QUOTA = "quota"  # what was paid for is used up
     REFUSED = "refused"  # the credential, in most cases ours, is not accepted
@@ -51,5 +52,6 @@ class Kind(StrEnum):
 _FAILURES = frozenset({Kind.UNREACHABLE, Kind.SERVER_ERROR, Kind.OVERLOADED, Kind.BROKEN})
 _SILENCES = frozenset({Kind.TIMEOUT, Kind.SLOW})
 _TRANSIENT = _FAILURES | {Kind.RATE_LIMITED, Kind.BUSY}
-_MOVING = _TRANSIENT | _SILENCES | {Kind.QUOTA, Kind.REFUSED, Kind.UNSUPPORTED, Kind.CONTEXT_LENGTH, Kind.TOO_LARGE}
+_ANSWERS = frozenset({Kind.QUOTA, Kind.REFUSED, Kind.UNSUPPORTED, Kind.CONTEXT_LENGTH, Kind.TOO_LARGE})
+_MOVING = _TRANSIENT | _SILENCES | _ANSWERS | {Kind.LATE}
 _UPSTREAMS = _FAILURES | _SILENCES | {Kind.DROPPED}

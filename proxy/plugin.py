@@ -188,6 +188,7 @@ class Plugin(Generic[C]):
 
     `__init__` may also set `needs` and `reads_usage`, where they depend on the settings.
 
+    A hook that may return an Awaitable is an `async def` or, cheaper, a plain `def` that waits for nothing.
     Requests meet the plugins of config.yaml from left to right, responses from right to left.
     """
 
@@ -206,7 +207,7 @@ class Plugin(Generic[C]):
     def lifespan(self, services: Services) -> AbstractAsyncContextManager[None] | None:
         """Entered before the first request, in YAML order, and left after the last. What it raises stops the start."""
 
-    async def on_request(self, exchange: Exchange) -> Response | None:
+    def on_request(self, exchange: Exchange) -> Awaitable[Response | None] | Response | None:
         """The request is here. A Response answers it: no later plugin and no upstream sees it.
 
         Of an answer or a refusal the plugins before this one see `on_response`; this one sees only `on_complete`.
@@ -216,7 +217,7 @@ class Plugin(Generic[C]):
         """Reorder or drop the route's targets. Pure: called again whenever targets are looked at."""
         return targets
 
-    async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+    def on_attempt(self, exchange: Exchange, attempt: Attempt) -> Awaitable[None] | None:
         """A target is about to be tried; `attempt.headers` and `attempt.body` are this try's own."""
 
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -226,7 +227,7 @@ class Plugin(Generic[C]):
         once more): plugins set or clear it.
         """
 
-    async def on_response(self, exchange: Exchange, response: Response) -> Stage | None:
+    def on_response(self, exchange: Exchange, response: Response) -> Awaitable[Stage | None] | Stage | None:
         """Status and header are here, also of refusals and other plugins' answers; a Stage joins the body's relay."""
 
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> Awaitable[None] | None:

@@ -9,45 +9,57 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
-import orjson
-
-from proxy.answer import Answer, in_band_error
+from proxy.answer import Answer, error_in_body, speaks_of_error
+from proxy.encoding import Unreadable, decoder_for, is_plain
 from proxy.fault import Fault, Kind, fault_in_band, fault_of_error
 from proxy.sse import Reader
+from proxy.upstream.incoming import Incoming
 
 if TYPE_CHECKING:
-    from proxy.answer import InBandError
+    from proxy.encoding import Decoder
     from proxy.errors import ProxyError
     from proxy.exchange import Attempt, Hold, Response
     from proxy.headers import Fields
     from proxy.sse import Event
-    from proxy.upstream.incoming import Incoming
 
 
 def serves_at_once(response: Response) -> bool:
     """Of JSON that is all here in one piece and speaks of no error, as nearly all is; a no is not to be wondered at."""
-    incoming = cast("Incoming", response.incoming)
-    if not incoming.is_complete or len(incoming.chunks) != 1:
+    incoming = response.incoming
+    if not isinstance(incoming, Incoming) or (body := incoming.at_hand) is None or not body.endswith(b"}"):
         return False
-    body = incoming.chunks[0]
-    return body.endswith(b"}") and b'"error"' not in body and response.content_type == b"application/json"
+    kind, is_packed = incoming.index.get(b"content-type", b""), b"content-encoding" in incoming.index
+    return not is_packed and kind.startswith(b"application/json") and not speaks_of_error(body)
 
 
-async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool) -> None:
-    """Returns when it is clear whether the answer serves, `attempt.fault` if not; the answer can be attached then."""
-    incoming = cast("Incoming", response.incoming)
+async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool) -> Fault | None:
+    """Returns when it is clear whether the answer serves, and what is wrong if not; it can be attached then."""
+    encoding = response.field(b"content-encoding")
+    decoder = None if is_plain(encoding) else decoder_for(encoding)
+    if decoder is None and not is_plain(encoding):
+        return None
+    incoming = response.incoming
+    assert isinstance(incoming, Incoming)
     if response.is_event_stream:
         answer = Answer(expected=expects_terminal)
         look = _Stream(answer, expects_data=expects_terminal, whole=hold.whole)
-        attempt.fault = await _Preview(incoming, look, hold.size).over(attempt.started + hold.seconds)
+        fault = await _Preview(incoming, look, hold.size, decoder).over(*_limit(attempt, hold))
         attempt.delivered_tokens = answer.delivered_tokens()
-        return
+        return fault
     is_json = response.content_type.endswith((b"/json", b"+json"))
-    if is_json or hold.whole:  # else it may flow for as long as it likes, and nobody could tell what it says
-        body = _Body(expects_json=is_json and expects_terminal)
-        attempt.fault = await _Preview(incoming, body, hold.size).over(attempt.started + hold.seconds)
+    if not (is_json or hold.whole):  # it may flow for as long as it likes, and nobody could tell what it says
+        return None
+    body = _Body(expects_json=is_json and expects_terminal)
+    return await _Preview(incoming, body, hold.size, decoder).over(*_limit(attempt, hold))
+
+
+def _limit(attempt: Attempt, hold: Hold) -> tuple[float, Kind]:
+    """Until when, in monotonic seconds, a token is waited for, and what an answer without one has failed of."""
+    if attempt.deadline <= hold.seconds:
+        return attempt.started + attempt.deadline, Kind.LATE
+    return attempt.started + hold.seconds, Kind.SLOW
 
 
 class _Look(Protocol):
@@ -124,49 +136,37 @@ class _Body:
     def end(self, broken: Fault | None) -> None:
         self.is_clear = True
         body = b"".join(self._chunks)
-        told = _told(body) if b'"error"' in body else None
+        told = error_in_body(body)
         if told is not None:
             self.fault = fault_in_band(told)
         elif broken is not None or (self._expects_json and not body.rstrip().endswith((b"}", b"]"))):
             self.fault = broken or Fault(Kind.BROKEN)
 
 
-def _told(body: bytes) -> InBandError | None:
-    """None also where a choice was finished all the same."""
-    try:
-        value = orjson.loads(body)
-    except ValueError:
-        return None
-    choices = value.get("choices") if isinstance(value, dict) else None
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and (reason := choice.get("finish_reason")) and reason != "error":
-            return None
-    return in_band_error(value)
-
-
 class _Preview:
     """A receiver that keeps what it is given."""
 
-    def __init__(self, incoming: Incoming, look: _Look, size: int) -> None:
-        """After `size` bytes nothing is held any longer, whatever they are."""
+    def __init__(self, incoming: Incoming, look: _Look, size: int, decoder: Decoder | None) -> None:
+        """After `size` bytes, packed or not, nothing is held any longer, whatever they are."""
         self._incoming = incoming
         self._look = look
         self._room = size
+        self._decoder = decoder
         self._chunks: list[bytes] = []
         self._clear: asyncio.Future[None] | None = None
 
-    async def over(self, until: float) -> Fault | None:
-        """None: it serves. Who is cancelled here drops the answer. `until`: monotonic seconds."""
+    async def over(self, until: float, late: Kind) -> Fault | None:
+        """None: it serves. Who is cancelled here drops the answer. `late`: what it is without a token by `until`."""
         self._incoming.preview(self)
         if not self._look.is_clear:
-            await self._wait(until)
+            await self._wait(until, late)
         self._incoming.put_back(self._chunks)
         return self._look.fault
 
-    async def _wait(self, until: float) -> None:
+    async def _wait(self, until: float, late: Kind) -> None:
         loop = asyncio.get_running_loop()
         self._clear = loop.create_future()
-        timer = loop.call_later(until - time.monotonic(), self._expire) if until < math.inf else None
+        timer = loop.call_later(until - time.monotonic(), self._expire, late) if until < math.inf else None
         try:
             await self._clear
         except asyncio.CancelledError:
@@ -178,12 +178,18 @@ class _Preview:
 
     def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
-        self._room -= len(chunk)
-        if not self._look.is_clear:
-            self._look.see(chunk)
-            if self._room < 0:
-                self._look.is_clear = True
-            self._tell()
+        if self._look.is_clear:
+            return
+        try:
+            text = chunk if self._decoder is None else self._decoder.feed(chunk)
+        except Unreadable:
+            self._look.is_clear = True
+        else:
+            self._room -= max(len(chunk), len(text))
+            self._look.see(text)
+        if self._room < 0:
+            self._look.is_clear = True
+        self._tell()
 
     def end(self, trailers: Fields) -> None:
         del trailers  # the incoming has them
@@ -196,10 +202,10 @@ class _Preview:
             self._look.end(fault_of_error(error))
             self._tell()
 
-    def _expire(self) -> None:
+    def _expire(self, late: Kind) -> None:
         look = self._look
         if not (look.is_clear or look.has_begun):
-            look.fault, look.is_clear = Fault(Kind.SLOW), True
+            look.fault, look.is_clear = Fault(late), True
             self._tell()
 
     def _tell(self) -> None:

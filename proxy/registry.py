@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from proxy.source import Path, Problem, Source
 
 GROUP = "weir.plugins"
-ASYNC_HOOKS = frozenset({"on_request", "on_attempt", "on_response"})
 PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan", "state"})
-EITHER_HOOKS = frozenset({"on_complete"})
+EITHER_HOOKS = frozenset({"on_request", "on_attempt", "on_response", "on_complete"})
 
 AnyPlugin = Plugin[Any]
 
@@ -147,7 +146,7 @@ class Registry:
 
 def faults_of(cls: type[AnyPlugin]) -> list[tuple[str, str]]:
     """What is wrong with a plugin class before it is ever called, as (what, fix)."""
-    hooks = ASYNC_HOOKS | PLAIN_HOOKS | EITHER_HOOKS
+    hooks = PLAIN_HOOKS | EITHER_HOOKS
     written = {attribute for part in cls.__mro__ if part not in Plugin.__mro__ for attribute in vars(part)}
     faults = [
         (f"there is no hook '{attribute}'", nearest(attribute, hooks, "hooks"))
@@ -155,11 +154,11 @@ def faults_of(cls: type[AnyPlugin]) -> list[tuple[str, str]]:
         if attribute.startswith(("on_", "select_")) and attribute not in hooks
     ]
     faults += _declaration_faults(cls)
-    for hook in sorted(ASYNC_HOOKS | PLAIN_HOOKS):
-        is_async = inspect.iscoroutinefunction(inspect.unwrap(getattr(cls, hook)))
-        if is_async != (hook in ASYNC_HOOKS):
-            kind = "async def" if hook in ASYNC_HOOKS else "def"
-            faults.append((f"hook '{hook}' has the wrong kind", f"write it as `{kind} {hook}`"))
+    faults += [
+        (f"hook '{hook}' has the wrong kind", f"write it as `def {hook}`")
+        for hook in sorted(PLAIN_HOOKS)
+        if inspect.iscoroutinefunction(inspect.unwrap(getattr(cls, hook)))
+    ]
     return faults
 
 

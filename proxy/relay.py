@@ -76,8 +76,7 @@ class TapRelay(Pipe):
         self.downstream.write(chunk)
         chunk = self._decoded(chunk)
         if chunk:
-            for placed in list(self._stages):
-                self._tap(placed, (), chunk)
+            self._watch(chunk)
 
     @override
     def close(self, outcome: Outcome) -> None:
@@ -88,6 +87,10 @@ class TapRelay(Pipe):
                 except Exception:  # noqa: BLE001 - a tap may raise anything
                     self._drop(placed)
         self._stages.clear()
+
+    def _watch(self, chunk: bytes) -> None:
+        for placed in list(self._stages):
+            self._tap(placed, (), chunk)
 
     def _tap(self, placed: Placed, events: Iterable[Event], chunk: bytes) -> None:
         feed = placed.feed

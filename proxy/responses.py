@@ -7,31 +7,30 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import orjson
-from typing_extensions import override
 
+from proxy import json_relay
 from proxy.answer import Answer, InBandError, in_band_error
 from proxy.buffer import decoded_body, events_of, filtered_body
-from proxy.chain import Placed, mode_of
+from proxy.chain import mode_of
 from proxy.encoding import decoder_for, is_plain
 from proxy.errors import BadAnswer, Interrupted, Outcome, error_body
 from proxy.exchange import Response
+from proxy.fault import fault_in_band, outcome_of
+from proxy.json_relay import JsonRelay
 from proxy.plugin import FailureMode
 from proxy.pulse import Pulse
 from proxy.relay import EventRelay, Pipe, StreamRelay, TapRelay
 from proxy.sse import Event
-from proxy.stages import BodyFilter, EventFilter, Heartbeat, Tap
+from proxy.stages import BodyFilter, EventFilter, Heartbeat
 from proxy.tunnel import Tunnel
-from proxy.usage import Usage, usage_from_body
+from proxy.upstream.incoming import Incoming
 
 if TYPE_CHECKING:
+    from proxy.chain import Placed
     from proxy.downstream import Downstream
     from proxy.encoding import Decoder
     from proxy.exchange import Exchange
     from proxy.headers import Fields
-    from proxy.upstream.incoming import Incoming
-
-MAX_USAGE_BYTES = 8 * 2**20
-"""Larger JSON answers are not held for their usage."""
 
 _BODILESS = frozenset({204, 304})
 _WAYS = 1024
@@ -62,7 +61,7 @@ async def send(exchange: Exchange, response: Response, stages: list[Placed], dow
         if pulse is not None:
             pulse.stop()
         downstream.source = None
-        exchange.outcome = _outcome(response, relay)
+        exchange.outcome = _outcome(exchange, response, relay)
         relay.close(exchange.outcome)
 
 
@@ -108,8 +107,8 @@ async def _filtered(exchange: Exchange, response: Response, stages: list[Placed]
 def _read_whole(exchange: Exchange, response: Response, body: bytes) -> Outcome:
     """What the core wants to know of a body that is held; raises BadAnswer where a stream is not whole."""
     if not response.is_event_stream:
-        _note_usage(exchange, response, body)
-        return Outcome.OK
+        json_relay.read(exchange, response, body)
+        return Outcome.OK if exchange.told is None else outcome_of(fault_in_band(exchange.told))
     answer = _answer(exchange, response)
     for event in events_of(body):
         answer.see(event)
@@ -153,12 +152,19 @@ def _decoded(
         filters = any(isinstance(placed.stage, EventFilter) for placed in stages)
         kind = EventRelay if filters else StreamRelay
         return kind(exchange, downstream, stages, decoder, _answer(exchange, response))
-    if exchange.chain.reads_usage and exchange.usage is None and response.content_type.endswith(b"json"):
-        tap = _UsageTap(exchange, response)
-        if decoder is None and not stages:
-            return _UsagePipe(exchange, downstream, tap)
-        stages = [Placed(next(p for p in exchange.chain.plugins if p.reads_usage), tap), *stages]
+    if _may_say_more(exchange, response, decoder):
+        return JsonRelay(exchange, downstream, stages, decoder, response)
     return TapRelay(exchange, downstream, stages, decoder) if stages else Pipe(exchange, downstream)
+
+
+def _may_say_more(exchange: Exchange, response: Response, decoder: Decoder | None) -> bool:
+    """Whether it is an upstream's JSON that may be an error, or whose usage somebody asks for."""
+    incoming = response.incoming
+    if isinstance(incoming, Incoming) and decoder is None and not exchange.chain.reads_usage:
+        body = incoming.at_hand
+        if body is not None and b'"error"' not in body:
+            return False
+    return incoming is not None and response.content_type.endswith(b"json")
 
 
 def _apart(stages: list[Placed]) -> tuple[Heartbeat | None, list[Placed]]:
@@ -253,11 +259,11 @@ def _way_lines(route: str, upstream: str, attempts: int) -> bytes:
     return lines.encode()
 
 
-def _outcome(response: Response, relay: Pipe) -> Outcome:
+def _outcome(exchange: Exchange, response: Response, relay: Pipe) -> Outcome:
     """How the exchange ended, seen from the app."""
     if relay.outcome is not Outcome.OK:
         return relay.outcome or Outcome.CLIENT_ABORT
-    return _outcome_of(response)
+    return _outcome_of(response) if exchange.told is None else outcome_of(fault_in_band(exchange.told))
 
 
 def _outcome_of(response: Response) -> Outcome:
@@ -270,62 +276,3 @@ def _outcome_of(response: Response) -> Outcome:
 
 def _without(fields: Fields, *names: bytes) -> Fields:
     return [field for field in fields if field[0].lower() not in names]
-
-
-def _note_usage(exchange: Exchange, response: Response, body: bytes) -> None:
-    if not exchange.chain.reads_usage:
-        return
-    try:
-        value = orjson.loads(body)
-    except ValueError:
-        return
-    exchange.usage = usage_from_body(value) or _usage_from_header(response)
-    model = value.get("model") if isinstance(value, dict) else None
-    exchange.model = model if isinstance(model, str) else None
-
-
-def _usage_from_header(response: Response) -> Usage | None:
-    """TGI's native routes say it there."""
-    given, made = response.field(b"x-prompt-tokens"), response.field(b"x-generated-tokens")
-    return Usage(int(given), int(made)) if given.isdigit() and made.isdigit() else None
-
-
-class _UsageTap(Tap):
-    """Holds a JSON answer, bounded, and reads its usage at the end."""
-
-    def __init__(self, exchange: Exchange, response: Response) -> None:
-        self._exchange = exchange
-        self._response = response
-        self._chunks: list[bytes] = []
-        self._room = MAX_USAGE_BYTES
-
-    @override
-    def feed(self, chunk: bytes) -> None:
-        self._room -= len(chunk)
-        if self._room >= 0:
-            self._chunks.append(chunk)
-
-    @override
-    def finish(self, outcome: Outcome) -> None:
-        if self._room >= 0:
-            self._exchange.read_later(self._read)
-
-    def _read(self) -> None:
-        _note_usage(self._exchange, self._response, b"".join(self._chunks))
-
-
-class _UsagePipe(Pipe):
-    """The usual JSON answer: passes as bytes, and only the core looks at it, when all has gone down."""
-
-    def __init__(self, exchange: Exchange, downstream: Downstream, tap: _UsageTap) -> None:
-        super().__init__(exchange, downstream)
-        self._tap = tap
-
-    @override
-    def feed(self, chunk: bytes) -> None:
-        self.downstream.write(chunk)
-        self._tap.feed(chunk)
-
-    @override
-    def close(self, outcome: Outcome) -> None:
-        self._tap.finish(outcome)

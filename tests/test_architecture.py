@@ -15,7 +15,7 @@ LAYERS = (
     "store.claims store.servers store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
     "store.memory store.commands exchange scalars prices source relay realtime fault upstream.dial upstream.incoming",
     "services store.shared",
-    "metrics routing keys preview static consumption targets upstream.health splice flight upstream.credentials",
+    "metrics routing keys preview json_relay static consumption targets upstream.health splice flight upstream.credentials",
     "plugin config balance buffer refusals server tunnel upstream.connection",
     "registry attempts upstream.pool",
     "chain upstream.openai",

@@ -8,7 +8,7 @@ from typing_extensions import override
 from proxy import testing
 from proxy.chain import mode_of
 from proxy.errors import Outcome, PluginFailed, Rejected, StoreDown
-from proxy.plugin import Exchange, FailureMode, Key, Plugin, PluginConfig, Response, Target
+from proxy.plugin import Exchange, FailureMode, Key, Plugin, PluginConfig, Response, Tap, Target
 from tests.recording import chain_of, completed, entry, idle, journal, of, outcomes
 
 STREAM = {"model": "m", "stream": True}
@@ -247,8 +247,34 @@ async def test_a_closed_plugin_that_crashes_is_a_500_with_its_name_and_an_open_o
             assert answer.json()["error"]["code"] == "plugin_failed"
 
 
+async def test_hooks_that_wait_for_nothing_may_be_plain():
+    class Plain(Plugin[PluginConfig]):
+        @override
+        def on_request(self, exchange):
+            return Response(418) if "x-answer" in exchange.request.headers else None
+
+        @override
+        def on_attempt(self, exchange, attempt):
+            journal.append("plain on_attempt")
+
+        @override
+        def on_response(self, exchange, response):
+            return Tap()
+
+    chain = chain_of(Plain(PluginConfig(), name="plain"))
+    exchange, answered = testing.exchange(), testing.exchange(headers={"x-answer": "1"})
+    answer = await chain.on_request(answered)
+    assert answer is not None
+    assert answer.status == 418
+    assert await chain.on_request(exchange) is None
+    await chain.on_attempt(exchange, None)
+    _, stages = await chain.on_response(exchange, Response(200))
+    assert (journal, [type(placed.stage) for placed in stages]) == (["plain on_attempt"], [Tap])
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
 @pytest.mark.parametrize("wrong", ["on_request", "on_response"])
-async def test_a_hook_that_returns_something_else_is_a_failure_of_the_plugin(wrong: str, monkeypatch):
+async def test_a_hook_that_returns_something_else_is_a_failure_of_the_plugin(wrong: str, is_plain: bool, monkeypatch):
     class Confused(Plugin[PluginConfig]):
         async def on_request(self, exchange):
             return {"not": "a response"} if wrong == "on_request" else None
@@ -256,7 +282,14 @@ async def test_a_hook_that_returns_something_else_is_a_failure_of_the_plugin(wro
         async def on_response(self, exchange, response):
             return Response(200) if wrong == "on_response" else None
 
-    monkeypatch.setitem(globals(), "Confused", Confused)
+    class Plain(Plugin[PluginConfig]):
+        def on_request(self, exchange):
+            return {"not": "a response"} if wrong == "on_request" else None
+
+        def on_response(self, exchange, response):
+            return Response(200) if wrong == "on_response" else None
+
+    monkeypatch.setitem(globals(), "Confused", Plain if is_plain else Confused)
     plugins = [entry("before"), {"confused": {"use": f"{__name__}:Confused"}}]
     async with testing.upstream(testing.chat("hi")) as upstream, testing.weir(upstream, plugins) as weir:
         answer = await testing.ask(weir, {"model": "m"})

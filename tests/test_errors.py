@@ -14,6 +14,7 @@ ProxyError        500    server_error          internal_error              weir 
 ClientFault       400    invalid_request_error invalid_request             downstream client_error       no    INFO
 NotFound          404    invalid_request_error not_found                   downstream client_error       no    INFO
 TooLarge          413    invalid_request_error request_too_large           downstream client_error       no    INFO
+UploadStalled     408    invalid_request_error request_timeout             downstream client_error       no    INFO
 Rejected          403    invalid_request_error forbidden                   downstream rejected           no    INFO
 Unauthorized      401    invalid_request_error invalid_api_key             downstream rejected           no    INFO
 RateLimited       429    requests              rate_limit_exceeded         downstream rejected           no    INFO
@@ -22,6 +23,7 @@ UpstreamFault     502    upstream_error        upstream_error              upstr
 ConnectFailed     502    upstream_error        upstream_unreachable        upstream   upstream_error     yes   WARNING
 Dropped           502    upstream_error        upstream_closed             upstream   upstream_error     no    WARNING
 UpstreamTimeout   504    upstream_error        upstream_timeout            upstream   upstream_error     yes   WARNING
+OutOfTime         504    upstream_error        deadline_exceeded           upstream   upstream_error     yes   WARNING
 BadAnswer         502    upstream_error        upstream_bad_answer         upstream   upstream_error     yes   WARNING
 Interrupted       502    upstream_error        upstream_stream_interrupted upstream   stream_interrupted no    WARNING
 Unavailable       503    upstream_error        upstream_unavailable        upstream   upstream_error     yes   WARNING

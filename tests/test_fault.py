@@ -38,12 +38,22 @@ def fault_of(case: dict[str, Any]) -> Fault:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_what_upstreams_say(case: dict[str, Any]) -> None:
-    kind, wait = fault_of(case)
+    kind, wait, _ = fault_of(case)
     assert (kind.value, wait) == (case["kind"], pytest.approx(case["wait"]) if "wait" in case else None)
 
 
+@pytest.mark.parametrize(
+    ("said", "should_retry"),
+    [("true", True), ("false", False), (" False ", False), ("", None), ("maybe", None), (None, None)],
+)
+def test_what_openai_says_of_asking_again(said: str | None, should_retry: bool | None) -> None:
+    headers = {} if said is None else {"x-should-retry": said}
+    fault = fault_of_response(Response(500, headers=headers))
+    assert fault == Fault(Kind.SERVER_ERROR, None, should_retry)
+
+
 def test_the_table_has_each_kind_that_can_be_told() -> None:
-    untold = {Kind.UNREACHABLE, Kind.BROKEN, Kind.SLOW, Kind.DROPPED, Kind.CLIENT_GONE, Kind.OURS}
+    untold = {Kind.UNREACHABLE, Kind.BROKEN, Kind.SLOW, Kind.LATE, Kind.DROPPED, Kind.CLIENT_GONE, Kind.OURS}
     assert {case["kind"] for case in CASES} == set(Kind) - untold
     assert len({case["name"] for case in CASES}) == len(CASES)
 
@@ -155,7 +165,9 @@ JSON = st.recursive(
 )
 BODIES = st.binary(max_size=60) | JSON.map(orjson.dumps)
 FIELDS = st.dictionaries(
-    st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset-tokens", "date", "content-encoding", "x"]),
+    st.sampled_from(
+        ["retry-after", "retry-after-ms", "x-ratelimit-reset-tokens", "x-should-retry", "date", "content-encoding"]
+    ),
     st.binary(max_size=40).map(lambda value: value.decode("utf-8", "surrogateescape")),
 )
 
@@ -163,7 +175,7 @@ FIELDS = st.dictionaries(
 @given(st.integers(400, 999), BODIES, FIELDS)
 @settings(max_examples=500, deadline=None)
 def test_no_answer_raises(status: int, body: bytes, fields: dict[str, str]) -> None:
-    kind, wait = fault_of_response(Response(status, headers=fields, body=body))
+    kind, wait, _ = fault_of_response(Response(status, headers=fields, body=body))
     assert isinstance(kind, Kind)
     assert wait is None or 0 <= wait <= 86_400
 
@@ -181,6 +193,7 @@ def test_no_error_within_an_answer_raises(value: Any, name: str) -> None:
         (errors.ConnectFailed("x"), Kind.UNREACHABLE),
         (errors.Unavailable("all connections are in use"), Kind.BUSY),
         (errors.UpstreamTimeout("x"), Kind.TIMEOUT),
+        (errors.OutOfTime("x"), Kind.LATE),
         (errors.Dropped("x"), Kind.DROPPED),
         (errors.Interrupted("closed"), Kind.BROKEN),
         (errors.Interrupted("fell silent", code="upstream_timeout"), Kind.TIMEOUT),
@@ -192,6 +205,7 @@ def test_no_error_within_an_answer_raises(value: Any, name: str) -> None:
         (errors.TooLarge("x"), Kind.CLIENT),
         (errors.DownstreamStalled("x"), Kind.CLIENT_GONE),
         (errors.Rejected("x"), Kind.OURS),
+        (errors.UploadStalled("x"), Kind.CLIENT),
         (errors.RateLimited("our own"), Kind.OURS),
         (errors.PluginFailed("x"), Kind.OURS),
         (errors.StoreDown("x"), Kind.OURS),

@@ -15,6 +15,7 @@ POLICY = {
     Kind.BUSY: {AGAIN, MOVE},
     Kind.TIMEOUT: {MOVE, HARM},
     Kind.SLOW: {MOVE, HARM},
+    Kind.LATE: {MOVE},
     Kind.DROPPED: {HARM},
     Kind.QUOTA: {MOVE},
     Kind.REFUSED: {MOVE},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,7 +26,7 @@ from tests.upstream.double import Sink, opened, serving, start
 from tests.upstream.test_incoming import CHUNKED, FLOOD, PIECE, WITH_LENGTH, Flood
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 HOLD, WHOLE = Hold(2**16), Hold(2**16, whole=True)
 
@@ -106,9 +107,12 @@ class Held:
         self._generates = generates
 
     def look(self, hold: Hold) -> asyncio.Task[None]:
+        """Leaves on `attempt` what was wrong."""
+        return asyncio.get_running_loop().create_task(self._look(hold))
+
+    async def _look(self, hold: Hold) -> None:
         response = Response.of_incoming(self.incoming, self.incoming.fields)
-        looking = looked_at(response, self.attempt, hold, expects_terminal=self._generates)
-        return asyncio.get_running_loop().create_task(looking)
+        self.attempt.fault = await looked_at(response, self.attempt, hold, expects_terminal=self._generates)
 
     def come(self, *chunks: bytes) -> None:
         """What one read brings."""
@@ -373,8 +377,8 @@ async def test_an_upstream_that_falls_silent_is_no_more_waited_for() -> None:
     attempt = Attempt(1, Target("up"), [], b"{}")
     async with serving(script) as server, opened(server.url, timeouts={"idle": "50ms"}) as upstream:
         incoming = await start(upstream)
-        await looked_at(response_of(incoming), attempt, HOLD, expects_terminal=True)
-    assert attempt.fault == Fault(Kind.TIMEOUT)
+        fault = await looked_at(response_of(incoming), attempt, HOLD, expects_terminal=True)
+    assert fault == Fault(Kind.TIMEOUT)
 
 
 JSON_FLOOD = WITH_LENGTH.replace(b"\r\n\r\n", b"\r\nContent-Type: application/json\r\n\r\n")
@@ -389,9 +393,9 @@ async def test_what_is_held_is_bounded_and_the_upstream_waits(is_late: bool) -> 
         if is_late:
             await flood.stalled()
         async with asyncio.timeout(10):
-            await looked_at(response_of(incoming), attempt, Hold(size), expects_terminal=True)
+            fault = await looked_at(response_of(incoming), attempt, Hold(size), expects_terminal=True)
         written = await flood.stalled()
-        assert attempt.fault is None
+        assert fault is None
         assert size < sum(map(len, incoming.chunks)) < size + 3 * HOLD_BYTES + PIECE
         assert written < FLOOD
         sink = Sink(incoming)
@@ -428,22 +432,31 @@ journal: list[str] = []
 class HoldingConfig(PluginConfig):
     size: int = 2**16
     seconds: float = 60.0
+    deadline: float = 60.0
     whole: bool = False
+    patient: bool = False
+    retries: bool = True
 
 
 class Holding(Plugin[HoldingConfig]):
-    """Holds every answer, and tries the next target whatever failed."""
+    """Holds every answer, and tries the next target whatever failed; `patient` with slow ones."""
 
     Config = HoldingConfig
 
     @override
     async def on_attempt(self, exchange: Any, attempt: Any) -> None:
-        attempt.hold = Hold(self.config.size, self.config.seconds, self.config.whole)
+        asked = self._asked if self.config.patient else None
+        attempt.hold = Hold(self.config.size, self.config.seconds, self.config.whole, asked)
+        attempt.deadline = self.config.deadline
 
     @override
     def on_attempt_end(self, exchange: Any, attempt: Any) -> None:
         journal.append(f"{attempt.target.upstream} {attempt.outcome} {attempt.fault and attempt.fault.kind}")
-        attempt.retry = True
+        attempt.retry = self.config.retries
+
+    def _asked(self, exchange: Any, attempt: Any, others: Any) -> bool:
+        journal.append(f"asked about {[target.upstream for target in others]}")
+        return False
 
 
 @pytest.fixture(autouse=True)
@@ -472,6 +485,17 @@ async def idle(weir: Any) -> None:
 
 
 OTHER = chunk(role="assistant", content="") + chunk(content="Other") + STOP + DONE
+STREAM_HEAD = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: text/event-stream\r\n\r\n")
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+def asked(body: Any) -> bytes:
+    data = orjson.dumps(body)
+    return HEAD % len(data) + data
+
+
+def framed(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 @pytest.mark.parametrize(
@@ -552,6 +576,54 @@ async def test_a_slow_target_is_left() -> None:
     assert journal == ["a upstream_error slow", "b ok None"]
 
 
+def hesitant(*, goes_on: bool) -> testing.Script:
+    """Says who it is, and what it has to say later, or never."""
+
+    async def script(received: Any, wire_: testing.Wire) -> None:
+        await wire_.send(STREAM_HEAD + framed(ROLE))
+        await asyncio.sleep(0.4)
+        if goes_on:
+            await wire_.send(framed(HELLO + STOP + DONE) + b"0\r\n\r\n")
+
+    return script
+
+
+async def test_a_slow_target_that_nobody_can_take_over_from_goes_on_and_is_judged_at_its_end() -> None:
+    async with house(hesitant(goes_on=True), seconds=0.1) as (weir, a), wire.connected(weir.url) as app:
+        await app.send(asked(STREAM))
+        answer = await app.start()
+        assert await answer.until(b"\n\n") == ROLE
+        assert (a.wires[0].gone.is_set(), journal, weir.gateway.upstreams["a"].in_flight) == (False, [], 1)
+        assert (await answer.whole()).body == ROLE + HELLO + STOP + DONE
+        await idle(weir)
+    assert journal == ["a ok None"]
+
+
+async def test_nor_from_one_whose_holder_wants_to_go_on() -> None:
+    async with house(hesitant(goes_on=True), testing.stream(OTHER), seconds=0.1, patient=True) as (weir, _, b):
+        answer = await testing.ask(weir, STREAM)
+        await idle(weir)
+    assert (answer.body, b.requests, journal) == (ROLE + HELLO + STOP + DONE, [], ["asked about ['b']", "a ok None"])
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "kind"),
+    [
+        ({"deadline": 0.1}, "deadline_exceeded", "late"),
+        ({"deadline": 0.1, "seconds": 0.1}, "deadline_exceeded", "late"),
+        ({"seconds": 0.1, "retries": False}, "upstream_timeout", "slow"),
+    ],
+)
+async def test_what_was_left_in_vain_is_a_504(limits: dict[str, Any], code: str, kind: str) -> None:
+    async with house(hesitant(goes_on=False), testing.stream(OTHER), **{"retries": False, **limits}) as (weir, a, b):
+        answer = await testing.ask(weir, STREAM)
+        await asyncio.wait_for(a.wires[0].gone.wait(), 5)
+        await idle(weir)
+    assert (answer.status, answer.json()["error"]["code"], b.requests) == (504, code, [])
+    assert answer.json()["error"]["message"] == "upstream 'a' sent no token in time"
+    assert journal == [f"a upstream_error {kind}"]
+
+
 @pytest.mark.parametrize("body", [STREAM, ASK], ids=["stream", "json"])
 async def test_an_app_that_leaves_while_its_answer_is_held(body: dict[str, Any]) -> None:
     kind = b"text/event-stream" if body is STREAM else b"application/json"
@@ -560,13 +632,9 @@ async def test_an_app_that_leaves_while_its_answer_is_held(body: dict[str, Any])
         await wire_.send(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n\r\n" % kind)
         await wire_.gone.wait()
 
-    data = orjson.dumps(body)
-    head = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    )
     async with house(waits, testing.stream(OTHER)) as (weir, a, b):
         async with wire.connected(weir.url) as app:
-            await app.send(head % len(data) + data)
+            await app.send(asked(body))
             await wire.until(lambda: a.requests)
             await asyncio.sleep(0.05)
         await asyncio.wait_for(a.wires[0].gone.wait(), 5)
@@ -575,12 +643,44 @@ async def test_an_app_that_leaves_while_its_answer_is_held(body: dict[str, Any])
     assert journal == ["a client_abort client_gone"]
 
 
-async def test_a_compressed_answer_passes_unseen() -> None:
-    packed = gzip.compress(ROLE + FULL)
-    async with house(testing.stream(packed, content_encoding="gzip"), testing.stream(OTHER)) as (weir, _, b):
+@pytest.mark.parametrize(
+    ("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)], ids=["gzip", "deflate"]
+)
+async def test_a_compressed_failure_is_replaced(coding: str, pack: Callable[[bytes], bytes]) -> None:
+    error = testing.answer(pack(orjson.dumps({"error": {"message": "x", "code": 503}})), content_encoding=coding)
+    for first, body in ((testing.stream(pack(ROLE + FULL), content_encoding=coding), STREAM), (error, ASK)):
+        async with house(first, testing.chat("hi")) as (weir, *_):
+            assert (await testing.ask(weir, body)).headers["x-weir-attempts"] == "2"
+            await idle(weir)
+        assert journal[-2:] == ["a upstream_error overloaded", "b ok None"]
+
+
+async def test_a_compressed_answer_that_serves_passes_as_it_came() -> None:
+    packed = gzip.compress(OTHER)
+    pieces = [packed[:20], packed[20:40], packed[40:]]
+    async with house(testing.stream(*pieces, content_encoding="gzip"), testing.stream(OTHER)) as (weir, _, b):
         answer = await testing.ask(weir, STREAM)
         await idle(weir)
-    assert (answer.body, b.requests) == (packed, [])
+    assert (answer.body, answer.headers["content-encoding"], b.requests) == (packed, "gzip", [])
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip"], ids=["br", "zstd", "no gzip at all"])
+async def test_what_cannot_be_unpacked_passes_unseen(coding: str) -> None:
+    script = testing.stream(b"\x0b\x02\x80", content_encoding=coding)
+    async with house(script, testing.stream(OTHER)) as (weir, _, b):
+        answer = await testing.ask(weir, STREAM)
+        await idle(weir)
+    assert (answer.body[:3], b.requests) == (b"\x0b\x02\x80", [])
+
+
+async def test_packed_bytes_count_unpacked() -> None:
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    long = packer.compress(b":" * 9000 + b"\n\n") + packer.flush(zlib.Z_SYNC_FLUSH)
+    script = testing.stream(long, packer.compress(FULL) + packer.flush(), pause=0.05, content_encoding="gzip")
+    async with house(script, testing.stream(OTHER), size=999) as (weir, _, b):
+        answer = await testing.ask(weir, STREAM)
+        await idle(weir)
+    assert (answer.body[: len(long)], len(long) < 999, b.requests) == (long, True, [])
 
 
 async def test_a_held_answer_leaves_its_connection_to_the_next() -> None:

@@ -51,10 +51,6 @@ class Inherits(Misspelt):
     pass
 
 
-class Plain(Plugin[PluginConfig]):
-    def on_request(self, exchange): ...
-
-
 class Async(Plugin[PluginConfig]):
     async def on_attempt_end(self, exchange, attempt): ...
 
@@ -116,7 +112,6 @@ def used(name: str, cls: str, settings: str = "") -> str:
     [
         ("Misspelt", r"there is no hook 'on_requst'; did you mean 'on_request'\?"),
         ("Inherits", r"there is no hook 'on_requst'; did you mean 'on_request'\?"),
-        ("Plain", "hook 'on_request' has the wrong kind; write it as `async def on_request`"),
         ("Async", "hook 'on_attempt_end' has the wrong kind; write it as `def on_attempt_end`"),
         ("AsyncLifespan", "hook 'lifespan' has the wrong kind; write it as `def lifespan`"),
         ("BareLifespan", "'lifespan' is a bare generator; put `@contextlib.asynccontextmanager` above it"),
@@ -148,7 +143,7 @@ def test_what_cannot_be_built_is_a_start_up_error_with_the_line(tmp_path: pathli
 
 
 def test_all_faults_are_told_at_once(tmp_path: pathlib.Path):
-    told = refusal(tmp_path, used("a", "Misspelt"), used("b", "Plain"), used("c", "Sized", ", x: 1"))
+    told = refusal(tmp_path, used("a", "Misspelt"), used("b", "Async"), used("c", "Sized", ", x: 1"))
     assert [line.partition(" ")[0] for line in told.splitlines()] == ["config.yaml:3", "config.yaml:4", "config.yaml:5"]
 
 

@@ -66,7 +66,7 @@ class Cache(Plugin[CacheConfig]):
         return await self._kept(exchange, asked, wanted) or await self._shared(exchange, asked, wanted)
 
     @override
-    async def on_response(self, exchange: Exchange, response: Response) -> None:
+    def on_response(self, exchange: Exchange, response: Response) -> None:
         response.set_fields(_fields(exchange.get(RESULT, b""), response))
         ride = exchange.get(LED, None)
         if ride is None:
@@ -112,9 +112,9 @@ class Cache(Plugin[CacheConfig]):
 
     def _origin(self, exchange: Exchange) -> Origin:
         known = self._origins.get(exchange.route)
-        if known is None or known[0] is not exchange.targets:
-            origin = origin_of(exchange.route, exchange.targets, self._bases)
-            known = self._origins[exchange.route] = (exchange.targets, origin)
+        if known is None or known[0] is not exchange.offered:
+            origin = origin_of(exchange.route, exchange.offered, self._bases)
+            known = self._origins[exchange.route] = (exchange.offered, origin)
         return known[1]
 
     def _note(self, exchange: Exchange, result: bytes) -> None:

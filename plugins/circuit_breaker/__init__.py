@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from proxy.plugin import Attempt, Exchange, Services, Target
 
 SHORTEST = 0.1
+NEVER_OUT = -math.inf
 
 
 def _some(seconds: float) -> float:
@@ -73,6 +74,7 @@ class CircuitBreaker(Plugin[BreakerConfig]):
         self._lease: Key[Lease | None] = Key(f"{name}: the attempt's lease")
         self._breakers: dict[str, Breaker] = {}
         self._our_key = frozenset[str]()
+        self._slow = config.slow_first_token
 
     @override
     def lifespan(self, services: Services) -> None:
@@ -89,17 +91,24 @@ class CircuitBreaker(Plugin[BreakerConfig]):
     @override
     def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
         """A target without an upstream is never out."""
+        for target in targets:
+            breaker = self._breakers.get(target.upstream)
+            if breaker is not None and breaker.free_at > NEVER_OUT:
+                return self._free(exchange, targets)
+        return targets
+
+    def _free(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
         now, free = self._clock(), []
         for target in targets:
             breaker = self._breakers.get(target.upstream)
             if breaker is None or breaker.free_at <= now:
                 free.append(target)
-        if targets and not free:
+        if not free:
             raise self._all_out(exchange, targets, now)
         return free
 
     @override
-    async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+    def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
         breaker = self._breakers.get(attempt.target.upstream)
         if breaker is None:
             return
@@ -115,7 +124,7 @@ class CircuitBreaker(Plugin[BreakerConfig]):
             return
         exchange[self._lease] = None
         breaker, fault_ = self._breakers[attempt.target.upstream], attempt.fault
-        if fault_ is None and not self._is_slow(exchange, attempt):
+        if fault_ is None and (self._slow is None or not self._is_slow(exchange, attempt, self._slow)):
             breaker.succeed(lease)
         elif fault_ is None:
             breaker.fail(lease, "slow first token")
@@ -127,10 +136,10 @@ class CircuitBreaker(Plugin[BreakerConfig]):
         else:
             breaker.free(lease)
 
-    def _is_slow(self, exchange: Exchange, attempt: Attempt) -> bool:
+    def _is_slow(self, exchange: Exchange, attempt: Attempt, most: float) -> bool:
         """Of a stream: a WebSocket's first token comes when the app asks for one."""
-        most, came = self.config.slow_first_token, exchange.first_token_at
-        return most is not None and came is not None and attempt.status == 200 and came - attempt.started > most
+        came = exchange.first_token_at
+        return came is not None and attempt.status == 200 and came - attempt.started > most
 
     def _spare(self, breaker: Breaker, attempt: Attempt) -> None:
         """An upstream that is out now is not asked once more, whatever a plugin before this one wanted."""

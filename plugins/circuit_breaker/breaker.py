@@ -60,24 +60,24 @@ class Breaker:
     def __init__(self, upstream: str, rules: Rules, clock: Callable[[], float], on_change: Callable[[], None]) -> None:
         self.upstream = upstream
         self._rules = rules
+        self._failure_rate = rules.failure_rate
         self._clock = clock
         self._on_change = on_change
         self._machine = pybreaker.CircuitBreaker(rules.fail_max, rules.reset_timeout, throw_new_error_on_trip=False)
         self._window = Window(rules.window)
         self._reason = ""
         self._trials: list[Lease] = []
+        self._standing: Lease | None = None
+        self._has_failed = False
         self._barred_until = self._cooling_until = -math.inf
+        self.free_at = -math.inf
+        """The clock's time from which on an attempt may go."""
         self._begin_epoch()
 
     @property
     def level(self) -> int:
         """0 closed, 1 half-open, 2 open."""
         return _LEVELS[self._machine.current_state]
-
-    @property
-    def free_at(self) -> float:
-        """The clock's time from which on an attempt may go."""
-        return max(self._barred_until, self._cooling_until)
 
     def seconds_left(self, now: float) -> float:
         """Until it is worth asking again."""
@@ -102,23 +102,27 @@ class Breaker:
     def succeed(self, lease: Lease) -> None:
         if lease.epoch is not self._epoch:
             return
-        if lease is not self._standing or self._machine.fail_counter:
-            self._machine.call(_nothing)
         if lease is not self._standing:
+            self._machine.call(_nothing)
             self._changed("a trial succeeded")
-        elif self._rules.failure_rate is not None:
+            return
+        if self._has_failed:
+            self._has_failed = False
+            self._machine.call(_nothing)
+        if self._failure_rate is not None:
             self._window.add(self._clock(), failed=False)
 
     def fail(self, lease: Lease, why: str) -> None:
         if lease.epoch is not self._epoch:
             return
+        self._has_failed = True
         with contextlib.suppress(_FailureError):
             self._machine.call(_raise)
         if self.level == OPEN:
             in_a_row = f"{self._rules.fail_max} in a row failed, the last one: {why}"
             self._changed(in_a_row if lease is self._standing else f"a trial failed: {why}")
-        elif self._rules.failure_rate is not None:
-            self._judge_rate(self._rules.failure_rate)
+        elif self._failure_rate is not None:
+            self._judge_rate(self._failure_rate)
 
     def cool(self, lease: Lease, seconds: float) -> None:
         """The upstream asked for a pause. What others are told during it does not make it longer."""
@@ -126,6 +130,7 @@ class Breaker:
         now = self._clock()
         if lease.epoch is self._epoch and now >= self._cooling_until and seconds > 0:
             self._cooling_until = now + min(seconds, MOST_COOLING)
+            self._bar(self._barred_until)
             log.info("upstream cools down", extra={"upstream": self.upstream, "until": self._at(self._cooling_until)})
 
     def free(self, lease: Lease) -> None:
@@ -155,10 +160,15 @@ class Breaker:
     def _set_trials(self, trials: list[Lease]) -> None:
         self._trials = trials
         is_full = len(trials) >= self._rules.trial
-        self._barred_until = min(trial.until for trial in trials) if is_full else -math.inf
+        self._bar(min(trial.until for trial in trials) if is_full else -math.inf)
+
+    def _bar(self, until: float) -> None:
+        self._barred_until = until
+        self.free_at = max(until, self._cooling_until)
 
     def _begin_epoch(self) -> None:
         self._epoch = self._machine.state
+        self._has_failed = False
         self._standing = Lease(self._epoch) if self.level == CLOSED else None
         self._set_trials([])
 
@@ -167,7 +177,7 @@ class Breaker:
         self._reason = reason
         extra = {"upstream": self.upstream, "reason": reason}
         if self.level == OPEN:
-            self._barred_until = self._clock() + self._rules.reset_timeout
+            self._bar(self._clock() + self._rules.reset_timeout)
             log.warning("breaker open", extra={**extra, "until": self._at(self._barred_until)})
         else:
             self._window = Window(self._rules.window)

@@ -28,7 +28,7 @@ class Budget:
         self._clock = clock
         self._tokens = RESERVE
         self._filled_at = clock()
-        self._is_spent = False
+        self._is_told = False
         self.serving: set[str] = set()
         """Upstreams whose latest answer was one."""
 
@@ -38,17 +38,22 @@ class Budget:
         self._fill()
         return self._tokens >= RESERVE / 2
 
+    @property
+    def is_spent(self) -> bool:
+        self._fill()
+        return self._tokens < 1
+
     def earn(self, share: float) -> None:
-        self._tokens = min(MOST, self._tokens + share)
+        if self._tokens < MOST:
+            self._tokens += share
 
     def take(self) -> bool:
         """Whether there was a token."""
-        self._fill()
-        if self._tokens < 1:
+        if self.is_spent:
             self._tell()
             return False
         self._tokens -= 1
-        self._is_spent = False
+        self._is_told = False
         return True
 
     def _fill(self) -> None:
@@ -59,8 +64,8 @@ class Budget:
 
     def _tell(self) -> None:
         """Once, until there is a token again."""
-        if not self._is_spent:
-            self._is_spent = True
+        if not self._is_told:
+            self._is_told = True
             log.warning("the retry budget is spent: failures are passed on, nothing else is tried")
 
 

@@ -13,15 +13,14 @@ from plugins.failover.asking import HARMLESS, asks_for_stream, is_bound, keeps
 from plugins.failover.budget import budget_of
 from plugins.failover.policy import Failed, Policy
 from plugins.failover.settings import FailoverConfig
-from proxy.plugin import FailureMode, Hold, Key, Kind, Plugin
+from proxy.plugin import FailureMode, Fault, Hold, Key, Kind, Plugin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from plugins.failover.policy import Turn
-    from proxy.plugin import Attempt, Exchange, Fault, Response, Services, Target
+    from proxy.plugin import Attempt, Exchange, Response, Services, Target
 
-OFFERED: Key[Sequence[Target]] = Key("the targets that were left when the last one was chosen")
 RESIGNED: Key[bool] = Key("no upstream is tried any more")
 SOONEST = 0.001
 """Seconds that an attempt is given however late it is."""
@@ -33,11 +32,13 @@ class Failover(Plugin[FailoverConfig]):
 
     def __init__(self, config: FailoverConfig, *, name: str) -> None:
         super().__init__(config, name=name)
+        self._most, self._deadline, self._share = config.max_attempts, config.deadline, config.retry_budget
         self._policy = Policy(config.backoff.first, config.backoff.most, random.random)
         self._first_byte = math.inf if config.first_byte is None else config.first_byte
         self._first_token = math.inf if config.first_token is None else config.first_token
         self._is_whole = config.hold == "full"
-        self._held_bytes = config.hold_full_bytes if self._is_whole else config.hold_bytes
+        size = config.hold_full_bytes if self._is_whole else config.hold_bytes
+        self._hold = Hold(size, self._first_token, self._is_whole, self._gives_way)
 
     @override
     @contextlib.asynccontextmanager
@@ -52,60 +53,56 @@ class Failover(Plugin[FailoverConfig]):
     async def on_request(self, exchange: Exchange) -> None:
         """What shall be sent again must be at hand; files are left to stream through."""
         request = exchange.request
-        if request.at_hand is None and self.config.max_attempts > 1 and not keeps(request):
+        if request.at_hand is None and self._most > 1 and not keeps(request):
             await request.body()
 
     @override
     def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
-        if exchange.attempts:
-            targets = _able(exchange, targets)
-        exchange[OFFERED] = targets
-        return targets
+        return _able(exchange, targets) if exchange.attempts else targets
 
     @override
-    async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+    def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
         request = exchange.request
         if attempt.number == 1:
-            self._budget.earn(self.config.retry_budget)
-        left = self._left(exchange, attempt.started)
-        first_byte, first_token = min(left, self._first_byte), min(left, self._first_token)
-        may_follow = attempt.number < self.config.max_attempts and request.is_buffered
-        if may_follow and attempt.others and asks_for_stream(request) and not is_bound(request):
-            first_byte = min(first_byte, first_token)
-        attempt.first_byte = max(first_byte, SOONEST)
+            self._budget.earn(self._share)
+            attempt.deadline = self._deadline
+        else:
+            attempt.deadline = max(self._left(exchange, attempt.started), SOONEST)
+        attempt.first_byte = self._first_byte
+        may_follow = attempt.number < self._most and request.is_buffered
+        if may_follow and len(exchange.targets) > 1 and asks_for_stream(request) and not is_bound(request):
+            attempt.first_byte = min(self._first_byte, self._first_token)
         attempt.continues = self.config.continue_midstream and may_follow
         if may_follow or self._is_whole:
-            attempt.hold = Hold(self._held_bytes, first_token, self._is_whole)
+            attempt.hold = self._hold
 
     @override
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
         """What another plugin has said of its own wish stays. Of what has gone down only text may be gone on with."""
         fault = attempt.fault
-        self._note(attempt.target, fault)
-        is_down = exchange.response is not None and not attempt.continues
-        if fault is None or is_down or self._is_callers(attempt.target, fault):
+        if fault is None:
+            self._budget.serving.add(attempt.target.upstream)
             return
-        others = self._others(exchange)
+        if _fails(fault) and fault.kind not in _NO_NEWS:
+            self._budget.serving.discard(attempt.target.upstream)
+        is_down = exchange.response is not None and not attempt.continues
+        if is_down or self._is_callers(attempt.target, fault):
+            return
+        others = _untried(exchange, exchange.targets)
         turn = self._policy.turn(self._failed(exchange, attempt, fault, len(others)))
-        if turn is not None and self._may_follow(turn, others):
+        if turn is not None and (self._is_free(turn, others) or self._budget.take()):
             attempt.retry, attempt.again, attempt.pause = True, turn.again, turn.pause
         elif _fails(fault) and any(map(_is_static, others)):
             exchange[RESIGNED] = attempt.retry = True
 
     @override
-    async def on_response(self, exchange: Exchange, response: Response) -> None:
+    def on_response(self, exchange: Exchange, response: Response) -> None:
         """That the next target serves is worth knowing before its last byte.
 
         This hook also makes answers come uncompressed, so that they can be looked at.
         """
-        if len(exchange.attempts) > 1 and response.status < 400:
-            self._note(exchange.attempts[-1].target, exchange.attempts[-1].fault)
-
-    def _note(self, target: Target, fault: Fault | None) -> None:
-        if fault is None:
-            self._budget.serving.add(target.upstream)
-        elif _fails(fault) and fault.kind is not Kind.CONTEXT_LENGTH:
-            self._budget.serving.discard(target.upstream)
+        if len(exchange.attempts) > 1 and response.status < 400 and exchange.attempts[-1].fault is None:
+            self._budget.serving.add(exchange.attempts[-1].target.upstream)
 
     def _is_callers(self, target: Target, fault: Fault) -> bool:
         """Whether the credential that was refused is the app's own."""
@@ -114,8 +111,8 @@ class Failover(Plugin[FailoverConfig]):
     def _left(self, exchange: Exchange, now: float) -> float:
         """Seconds; who goes on with an answer has the whole time again."""
         if exchange.response is not None:
-            return self.config.deadline
-        return self.config.deadline - (now - exchange.attempts[0].started)
+            return self._deadline
+        return self._deadline - (now - exchange.attempts[0].started)
 
     def _failed(self, exchange: Exchange, attempt: Attempt, fault: Fault, others: int) -> Failed:
         now, target, request = self._clock(), attempt.target, exchange.request
@@ -124,24 +121,33 @@ class Failover(Plugin[FailoverConfig]):
             tries=sum(tried.target is target for tried in exchange.attempts),
             took=now - attempt.started,
             left=self._left(exchange, now),
-            attempts=self.config.max_attempts - attempt.number if request.is_buffered else 0,
+            attempts=self._most - attempt.number if request.is_buffered else 0,
             others=others,
             may_repeat=request.method in HARMLESS or target.upstream in self._replay_safe,
             is_ample=self._budget.is_ample,
         )
 
-    def _others(self, exchange: Exchange) -> Sequence[Target]:
-        """The targets that could still be moved to, in order."""
-        if is_bound(exchange.request):
-            return ()
-        tried = [attempt.target for attempt in exchange.attempts]
-        return _able(exchange, [target for target in exchange[OFFERED] if target not in tried])
+    def _gives_way(self, exchange: Exchange, attempt: Attempt, targets: Sequence[Target]) -> bool:
+        """Whether one of these takes over from a stream without a token so far."""
+        others = _untried(exchange, targets)
+        turn = self._policy.turn(self._failed(exchange, attempt, Fault(Kind.SLOW), len(others)))
+        return turn is not None and (self._is_free(turn, others) or not self._budget.is_spent)
 
-    def _may_follow(self, turn: Turn, others: Sequence[Target]) -> bool:
-        """A move to what serves, or needs nobody to serve it, is free."""
-        if not turn.again and (_is_static(others[0]) or others[0].upstream in self._budget.serving):
-            return True
-        return self._budget.take()
+    def _is_free(self, turn: Turn, others: Sequence[Target]) -> bool:
+        """A move to what serves, or needs nobody to serve it."""
+        return not turn.again and (_is_static(others[0]) or others[0].upstream in self._budget.serving)
+
+
+def _untried(exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
+    """Those of them that could still be moved to, in order."""
+    if is_bound(exchange.request):
+        return ()
+    tried = [attempt.target for attempt in exchange.attempts]
+    return _able(exchange, [target for target in targets if target not in tried])
+
+
+_NO_NEWS = frozenset({Kind.CONTEXT_LENGTH, Kind.LATE})
+"""After these an upstream is what it was before."""
 
 
 def _fails(fault: Fault) -> bool:

@@ -55,7 +55,7 @@ class Policy:
             return None
         kind = failed.fault.kind
         may_repeat = kind is Kind.DROPPED and failed.may_repeat
-        if kind.is_transient or may_repeat:
+        if may_repeat or _may_be_asked_again(failed.fault):
             pause = self._pause(failed)
             if pause < failed.left and (not failed.others or self._is_worth_it(failed)):
                 return Turn(again=True, pause=pause)
@@ -70,7 +70,12 @@ class Policy:
 
     def _is_worth_it(self, failed: Failed) -> bool:
         """The same once more although others wait."""
-        told = failed.fault.retry_after
-        is_near = failed.fault.kind is Kind.SERVER_ERROR if told is None else told <= self._most
+        fault, told = failed.fault, failed.fault.retry_after
+        is_near = told <= self._most if told is not None else fault.should_retry or fault.kind is Kind.SERVER_ERROR
         is_quick = failed.tries == 1 and failed.took <= self._most
-        return is_near and is_quick and failed.is_ample and failed.attempts > failed.others
+        return bool(is_near) and is_quick and failed.is_ample and failed.attempts > failed.others
+
+
+def _may_be_asked_again(fault: Fault) -> bool:
+    """Who answered knows best whether the same request may succeed."""
+    return fault.kind.is_transient if fault.should_retry is None else fault.should_retry

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import httptools
 from typing_extensions import override
 
-from proxy.errors import BadAnswer, DownstreamStalled, Dropped, Interrupted, ProxyError, UpstreamTimeout
+from proxy.errors import (
+    BadAnswer,
+    DownstreamStalled,
+    Dropped,
+    Interrupted,
+    OutOfTime,
+    ProxyError,
+    UploadStalled,
+    UpstreamTimeout,
+)
 from proxy.upstream.incoming import Incoming
 from proxy.upstream.switched import Switched
 
@@ -36,11 +45,12 @@ _HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)
 
 
 class Limits(NamedTuple):
-    """Seconds; infinity where there is no limit."""
+    """Seconds; infinity where there is no limit. `is_cut`: a request's deadline left less for `first_byte`."""
 
     first_byte: float = math.inf
     idle: float = math.inf
     total: float = math.inf
+    is_cut: bool = False
 
 
 class _Phase(Enum):
@@ -401,6 +411,8 @@ class Connection(asyncio.Protocol):
 
     def _expired(self) -> ProxyError:
         upstream = f"upstream '{self.name}'"
+        if self._phase is _Phase.UPLOAD and self._writable is None:
+            return UploadStalled("the request's body stopped coming")
         if self._deadline == self._final_deadline:
             kind = Interrupted if self._phase is _Phase.BODY else UpstreamTimeout
             return kind(f"{upstream} did not finish within its total time limit", code="upstream_timeout")
@@ -410,6 +422,8 @@ class Connection(asyncio.Protocol):
             return Interrupted(f"{upstream} fell silent in the middle of its answer", code="upstream_timeout")
         if self._phase is _Phase.UPLOAD:
             return UpstreamTimeout(f"the request's body stopped flowing to {upstream}")
+        if self._limits.is_cut:
+            return OutOfTime(f"{upstream} did not begin to answer before the request's deadline")
         return UpstreamTimeout(f"{upstream} did not begin to answer in time")
 
 

@@ -99,6 +99,11 @@ class Incoming:
         self.resume()  # first: what is delivered now may fill the receiver, which then pauses
         self.deliver()
 
+    @property
+    def at_hand(self) -> bytes | None:
+        """The whole body, where it came in one read and nobody has taken it yet: so do most that are no streams."""
+        return self.chunks[0] if self.is_complete and len(self.chunks) == 1 else None
+
     def preview(self, receiver: Receiver) -> None:
         """Until `put_back`, the body is pushed into `receiver`, as it came; what has come so far at once."""
         self._receiver = receiver

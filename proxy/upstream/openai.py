@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import math
 import ssl
+import time
 import urllib.parse
 from typing import TYPE_CHECKING, ClassVar
 
 from proxy.encoding import is_plain
-from proxy.errors import ConnectFailed, Dropped, PluginFailed, ProxyError, Unavailable
+from proxy.errors import ConnectFailed, Dropped, OutOfTime, PluginFailed, ProxyError, Unavailable
 from proxy.headers import downstream_fields, upgrade_fields, upstream_fields
 from proxy.upstream.connection import Connection, Limits
 from proxy.upstream.credentials import BEARER, Credential
@@ -105,7 +106,7 @@ class OpenAI:
         connection that had rested and went without a word.
         """
         data = self._written(request, attempt)
-        connection = self.pool.rested() or await self._usable()
+        connection = self.pool.rested() or await self._usable(attempt)
         while True:
             is_harmless = connection.is_reused and attempt.body == b"" and request.method in IDEMPOTENT
             incoming = self._start(connection, data, request, attempt, on_interim)
@@ -118,7 +119,7 @@ class OpenAI:
             else:
                 self._guard(incoming)
                 return incoming
-            connection = await self._usable()
+            connection = await self._usable(attempt)
 
     async def probe(self, path: str) -> int:
         """The status of a GET on a connection of its own: a full pool says nothing of health. Raises ProxyError."""
@@ -152,11 +153,15 @@ class OpenAI:
         ):
             incoming.guard = mask.before
 
-    async def _usable(self) -> Connection:
-        for _ in range(3):
-            connection = await self.pool.fresh()
-            if connection.is_usable():
-                return connection
+    async def _usable(self, attempt: Attempt) -> Connection:
+        try:
+            async with asyncio.timeout(attempt.deadline if attempt.deadline < math.inf else None):
+                for _ in range(3):
+                    connection = await self.pool.fresh()
+                    if connection.is_usable():
+                        return connection
+        except TimeoutError:
+            raise OutOfTime(f"upstream '{self.name}' was not reached before the request's deadline") from None
         raise ConnectFailed(f"upstream '{self.name}' closes connections as soon as they are made")
 
     def _start(
@@ -164,8 +169,8 @@ class OpenAI:
     ) -> Incoming:
         has_more = attempt.body is None
         limits = self._limits
-        if attempt.first_byte is not None and attempt.first_byte < limits.first_byte:
-            limits = limits._replace(first_byte=attempt.first_byte)
+        if attempt.first_byte < limits.first_byte or attempt.deadline < limits.first_byte:
+            limits = _shortened(limits, attempt)
         incoming = connection.start(request.method, data, limits, on_interim, more=has_more)
         incoming.may_upgrade = request.is_upgrade
         if has_more:
@@ -194,6 +199,14 @@ class OpenAI:
         if is_chunked:
             return head + (_chunk(attempt.body) if attempt.body else b"") + LAST_CHUNK
         return head + attempt.body
+
+
+def _shortened(limits: Limits, attempt: Attempt) -> Limits:
+    """To what the attempt is given, or else to what its request has left."""
+    if attempt.first_byte <= attempt.deadline:
+        return Limits(attempt.first_byte, limits.idle, limits.total)
+    left = max(attempt.started + attempt.deadline - time.monotonic(), 0.0)  # connecting took its part
+    return Limits(left, limits.idle, limits.total, is_cut=True)
 
 
 def _nothing(connection: Connection) -> None:
@@ -238,6 +251,6 @@ def _tls(settings: config.Tls) -> ssl.SSLContext:
 
 
 def _limits(timeouts: config.Timeouts) -> Limits:
-    return Limits(
-        *(math.inf if limit is None else limit for limit in (timeouts.first_byte, timeouts.idle, timeouts.total))
-    )
+    given = (timeouts.first_byte, timeouts.idle, timeouts.total)
+    first_byte, idle, total = (math.inf if limit is None else limit for limit in given)
+    return Limits(first_byte, idle, total)

@@ -7,10 +7,11 @@ what it measures.
 
 import asyncio
 import gc
+import itertools
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import uvloop
@@ -50,7 +51,9 @@ class _Asker(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, request: bytes, answered: Callable[["_Asker"], bool], failed: Callable[[str], None]) -> None:
+    def __init__(
+        self, request: Callable[[], bytes], answered: Callable[["_Asker"], bool], failed: Callable[[str], None]
+    ) -> None:
         self._request = request
         self._answered = answered
         self._failed = failed
@@ -61,7 +64,7 @@ class _Asker(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def ask(self) -> None:
-        self._transport.write(self._request)
+        self._transport.write(self._request())
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -73,7 +76,7 @@ class _Asker(asyncio.Protocol):
         else:
             self._read = b""
             if self._answered(self):
-                self._transport.write(self._request)
+                self._transport.write(self._request())
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -87,6 +90,8 @@ class _RequestLoad:
         self._idle: deque[_Asker] = deque()
         self._begin: _Sample | None = None
         self._window: asyncio.Future[Window] = asyncio.get_running_loop().create_future()
+        self._request = payload.chat_request(order.port)
+        self._numbers = _numbers()
 
     def _answered(self, asker: _Asker) -> bool:
         """Whether to ask again at once."""
@@ -106,7 +111,7 @@ class _RequestLoad:
             self._window.set_exception(LoadError(why))
 
     def _asker(self) -> _Asker:
-        return _Asker(payload.chat_request(self._order.port), self._answered, self._failed)
+        return _Asker(lambda: payload.numbered(self._request, next(self._numbers)), self._answered, self._failed)
 
     async def run(self) -> RequestResult:
         loop = asyncio.get_running_loop()
@@ -191,10 +196,12 @@ class _StreamLoad:
         tokens = round(seconds * 1000 / order.interval_ms)
         self._request = payload.stream_request(order.port, tokens, order.interval_ms)
         self._expected = tokens + payload.EVENTS_AFTER_TOKENS
+        self._numbers = _numbers()
         self._readers: list[_Reader] = []
 
     def _reader(self) -> _Reader:
-        self._readers.append(_Reader(self._request, self._expected))
+        request = payload.numbered(self._request, next(self._numbers))
+        self._readers.append(_Reader(request, self._expected))
         return self._readers[-1]
 
     async def _open(self) -> None:
@@ -227,6 +234,11 @@ class _StreamLoad:
             rss_before=rss_before,
             rss_open=rss_open,
         )
+
+
+def _numbers() -> Iterator[int]:
+    """That no load before this one had."""
+    return itertools.count(time.time_ns() // 10_000)
 
 
 async def _run(order: RequestOrder | StreamOrder) -> RequestResult | StreamResult:

@@ -68,10 +68,11 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """An upper limit, in the measure's unit, or as a multiple of nginx's figure."""
+    """An upper limit, in the measure's unit, or as a multiple of nginx's figure, or `beyond` another proxy's figure."""
 
     limit: float
     times_nginx: bool = False
+    beyond: str = ""
     goal: float | None = None
 
 

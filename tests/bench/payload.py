@@ -11,9 +11,10 @@ EVENT_MARK = b"data: "
 EVENT_END = b"\n\n"
 STREAM_END = b"0\r\n\r\n"
 
+_NUMBER = b"%010d"
 _PROMPT = (
     "Summarise the following ticket in two sentences, name the part of the product that it concerns, and say whether "
-    "the customer is still blocked. Ticket: since the update of Tuesday the export button answers with an empty file; "
+    "the customer is still blocked. Ticket 0000000000: since the update of Tuesday the export button answers with an empty file; "
     "smaller reports work, and a colleague in another region sees the same. We need the file before Friday noon, since "
     "the auditors wait for it."
 )
@@ -51,6 +52,13 @@ _ANSWER_BYTES = 600
 def _request(port: int, body: dict[str, object]) -> bytes:
     encoded = orjson.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": _PROMPT}], **body})
     return _HEAD.format(port=port, length=len(encoded)).encode() + encoded
+
+
+def numbered(request: bytes, number: int) -> bytes:
+    """The request as no other one is: a cache knows none of them, and costs each of them what a miss costs."""
+    before, mark, after = request.partition(_NUMBER % 0)
+    assert mark
+    return before + _NUMBER % (number % 10**10) + after
 
 
 def chat_request(port: int) -> bytes:

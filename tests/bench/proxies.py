@@ -75,6 +75,7 @@ class Prepared:
     command: tuple[str, ...]
     port: int
     is_ready: Callable[[], bool]
+    redis: tuple[tuple[str, ...], int] | None = None  # a server that it needs beside it: command and port
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,27 @@ class Variant:
     name: str
     extra_config: str
     budgets: Mapping[str, Budget]
+    shares: bool = False
 
     def prepare(self, folder: Path, upstream: int) -> Prepared:
-        port, admin = free_port(), free_port()
+        port, admin, redis = free_port(), free_port(), free_port()
         config = folder / "weir.yaml"
-        config.write_text(_WEIR_CONFIG.format(port=port, admin=admin, upstream=upstream) + self.extra_config)
+        text = _WEIR_CONFIG.format(port=port, admin=admin, upstream=upstream) + self.extra_config
+        config.write_text(f"redis: redis://127.0.0.1:{redis}\n{text}" if self.shares else text)
         command = (sys.executable, "-m", "proxy.cli", "serve", "--config", str(config))
-        return Prepared(command, port, lambda: _answers_ready(admin))
+        server = ("redis-server", "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
+        return Prepared(command, port, lambda: _answers_ready(admin), (server, redis) if self.shares else None)
 
+
+_AUTH_AND_METERING = f'{{auth: {{keys: [{{name: bench, sha256: "{_KEY}"}}]}}}}, {{metering: {{prices: "{_PRICES}"}}}}'
+_CHAIN = f"""\
+plugins:
+  [{_AUTH_AND_METERING}, {{rate_limit: {{requests: 60000000/min, tokens: 20000000000/min, concurrent: 5000}}}},
+   {{budget: {{usd: 500000/day}}}}, {{cache: {{ttl: 10m}}}}, {{failover: {{first_token: 30s}}}}, circuit_breaker]
+"""
+"""All of the design's own chain but privacy, with limits that nobody reaches; each request is a miss of the cache."""
+
+_MEMORY_CHAIN = "weir + chain"
 
 VARIANTS = (
     Variant(
@@ -113,10 +127,18 @@ VARIANTS = (
     ),
     Variant(
         "weir + auth and metering",
-        f'plugins: [{{auth: {{keys: [{{name: bench, sha256: "{_KEY}"}}]}}}}, {{metering: {{prices: "{_PRICES}"}}}}]\n',
+        f"plugins: [{_AUTH_AND_METERING}]\n",
         {REQUEST_US: Budget(5.5, times_nginx=True), EVENT_US: Budget(1.45, times_nginx=True, goal=1.25)},
     ),
-    Variant("weir + failover and breaker", "plugins: [failover, circuit_breaker]\n", {}),
+    Variant(
+        "weir + failover and breaker", "plugins: [failover, circuit_breaker]\n", {REQUEST_US: Budget(8, beyond="weir")}
+    ),
+    Variant(
+        _MEMORY_CHAIN,
+        _CHAIN,
+        {REQUEST_US: Budget(5.5, times_nginx=True), EVENT_US: Budget(1.45, times_nginx=True), IDLE_MB: Budget(60)},
+    ),
+    Variant("weir + chain, Redis", _CHAIN, {REQUEST_US: Budget(30, beyond=_MEMORY_CHAIN)}, shares=True),
     Variant(
         "weir + tap and filter",
         'plugins: [{tap: {use: "tests.bench.stages:TapEveryEvent"}}, {filter: {use: "tests.bench.stages:FilterEveryEvent"}}]\n',

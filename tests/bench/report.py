@@ -45,12 +45,18 @@ def _added(own: Figures, direct: Figures) -> Figures:
     return {key: value - direct[key] if key in TTFT else value for key, value in known.items()}
 
 
-def verdict(budget: Budget, value: float, nginx: float | None) -> str:
+def verdict(budget: Budget, value: float, others: Mapping[str, float]) -> str:
+    """`others`: the measure's figures by proxy."""
     limit = f"≤ {budget.limit:g}"
     if budget.times_nginx:
-        if not nginx:
+        if not others.get(NGINX):
             return f"{limit} ×: no nginx"
-        limit, value = f"{limit} ×", value / nginx
+        limit, value = f"{limit} ×", value / others[NGINX]
+    if budget.beyond:
+        if budget.beyond not in others:
+            return f"{limit} more: no {budget.beyond}"
+        value -= others[budget.beyond]
+        limit = f"{limit} more than {budget.beyond} ({value:+.1f})"
     if value > budget.limit:
         return f"{limit}: **missed**"
     if budget.goal is None:
@@ -84,12 +90,12 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _row(measure: Measure, summed: Mapping[str, Figures], budgets: Budgets) -> list[str]:
-    nginx = summed.get(NGINX, {}).get(measure.key)
+    others = {name: figures[measure.key] for name, figures in summed.items() if measure.key in figures}
     row = [measure.title]
     for name, figures in summed.items():
         row.append(_cell(measure, figures))
         if name != NGINX:
-            row += _judged(measure, figures.get(measure.key), nginx, budgets.get(name, {}).get(measure.key))
+            row += _judged(measure, figures.get(measure.key), others, budgets.get(name, {}).get(measure.key))
     return row
 
 
@@ -97,11 +103,11 @@ def _cell(measure: Measure, figures: Figures) -> str:
     return f"{figures[measure.key]:,.{measure.digits}f}" if measure.key in figures else _NONE
 
 
-def _judged(measure: Measure, value: float | None, nginx: float | None, budget: Budget | None) -> list[str]:
+def _judged(measure: Measure, value: float | None, others: Mapping[str, float], budget: Budget | None) -> list[str]:
     if value is None:
         return [_NONE, ""]
-    ratio = f"{value / nginx:.2f}" if measure.compared and nginx else _NONE
-    return [ratio, verdict(budget, value, nginx) if budget else ""]
+    ratio = f"{value / others[NGINX]:.2f}" if measure.compared and others.get(NGINX) else _NONE
+    return [ratio, verdict(budget, value, others) if budget else ""]
 
 
 def direct_line(rounds: Sequence[Round]) -> str:

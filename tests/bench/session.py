@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench import meter
 from tests.bench.measures import DIRECT, FULL_LOAD, IDLE_MB, LOADS, TTFT, WIDE_LOADS, Round
 from tests.bench.processes import Cores, StartError, await_ready, free_port, listens, spawned
-from tests.bench.proxies import Proxy
+from tests.bench.proxies import Prepared, Proxy
 from tests.bench.trials import Scale, Subject, TrialError, Trials, Upstream
 
 _READY_S = 20
@@ -69,7 +69,7 @@ class Session:
         folder.mkdir()
         prepared = proxy.prepare(folder, upstream.port)
         log = folder / "output.log"
-        with spawned(prepared.command, self._cores.proxy, log) as child:
+        with self._redis(prepared, folder), spawned(prepared.command, self._cores.proxy, log) as child:
             try:
                 await_ready(child, prepared.is_ready, _READY_S)
             except StartError as error:
@@ -77,6 +77,16 @@ class Session:
                 return {}
             time.sleep(_SETTLE_S)
             return self._measured(Subject(proxy.name, prepared.port, meter.family(child.pid), upstream))
+
+    @contextmanager
+    def _redis(self, prepared: Prepared, folder: Path) -> Iterator[None]:
+        if prepared.redis is None:
+            yield
+            return
+        command, port = prepared.redis
+        with spawned(command, self._cores.load, folder / "redis.log") as child:
+            await_ready(child, lambda: listens(port), _READY_S)
+            yield
 
     def _measured(self, subject: Subject) -> dict[str, float]:
         figures = {IDLE_MB: meter.rss_bytes(subject.proxy_pids) / 1e6}

@@ -50,21 +50,31 @@ def test_ttft_is_what_the_proxy_adds_and_unknown_without_the_direct_way() -> Non
 
 
 @pytest.mark.parametrize(
-    ("budget", "value", "nginx", "said"),
+    ("budget", "value", "others", "said"),
     [
-        (Budget(30), 30.0, None, "≤ 30: met"),
-        (Budget(30), 30.1, None, "≤ 30: **missed**"),
-        (Budget(30, goal=25), 28.0, None, "≤ 30: met (goal 25 missed)"),
-        (Budget(4.5, times_nginx=True), 58.0, 13.0, "≤ 4.5 ×: met"),
-        (Budget(1.4, times_nginx=True, goal=1.2), 15.0, 13.0, "≤ 1.4 ×: met (goal 1.2 met)"),
-        (Budget(1.4, times_nginx=True), 20.0, 13.0, "≤ 1.4 ×: **missed**"),
-        (Budget(1.4, times_nginx=True), 20.0, None, "≤ 1.4 ×: no nginx"),
+        (Budget(30), 30.0, {}, "≤ 30: met"),
+        (Budget(30), 30.1, {}, "≤ 30: **missed**"),
+        (Budget(30, goal=25), 28.0, {}, "≤ 30: met (goal 25 missed)"),
+        (Budget(4.5, times_nginx=True), 58.0, {NGINX: 13.0}, "≤ 4.5 ×: met"),
+        (Budget(1.4, times_nginx=True, goal=1.2), 15.0, {NGINX: 13.0}, "≤ 1.4 ×: met (goal 1.2 met)"),
+        (Budget(1.4, times_nginx=True), 20.0, {NGINX: 13.0}, "≤ 1.4 ×: **missed**"),
+        (Budget(1.4, times_nginx=True), 20.0, {}, "≤ 1.4 ×: no nginx"),
+        (Budget(8, beyond="weir"), 107.0, {"weir": 100.0}, "≤ 8 more than weir (+7.0): met"),
+        (Budget(8, beyond="weir"), 109.0, {"weir": 100.0}, "≤ 8 more than weir (+9.0): **missed**"),
+        (Budget(8, beyond="weir"), 109.0, {}, "≤ 8 more: no weir"),
     ],
 )
-def test_a_budget_is_judged_in_its_unit_or_against_nginx(
-    budget: Budget, value: float, nginx: float | None, said: str
+def test_a_budget_is_judged_in_its_unit_or_against_another_proxy(
+    budget: Budget, value: float, others: dict[str, float], said: str
 ) -> None:
-    assert report.verdict(budget, value, nginx) == said
+    assert report.verdict(budget, value, others) == said
+
+
+def test_no_two_requests_of_a_load_are_the_same() -> None:
+    request = payload.chat_request(8080)
+    one, other = payload.numbered(request, 7), payload.numbered(request, 10**10 + 8)
+    assert len({request, one, other}) == 3
+    assert len(one) == len(other) == len(request)
 
 
 def test_the_table_has_the_ratio_and_the_budget_beside_each_weir() -> None:

@@ -235,7 +235,11 @@ async def test_s10_a_broken_event_passes_as_it_came():
 async def test_s11_a_missing_done_is_no_fault():
     async with bench(testing.stream(*told("primary"), *closing("primary"))) as (weir, _, fallback):
         called = await call(weir)
+        await wire.until(lambda: not weir.in_flight)
+        page = weir.metrics.page().decode()
     assert is_whole(called)
+    assert 'weir_tokens_total{kind="output",model="primary",principal="none",route="main",upstream="a"} 60.0' in page
+    assert 'weir_attempts_total{outcome="ok",upstream="a"} 1.0' in page
     assert called.seconds < 10
     assert not fallback.requests
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.errors import ConnectFailed, DownstreamStalled, Interrupted, Outcome, UpstreamTimeout
+from proxy.errors import ConnectFailed, DownstreamStalled, Interrupted, Outcome, UploadStalled, UpstreamTimeout
 from tests.upstream.double import OK, Pieces, ask, deaf, each, opened, request, serving, silent, start, taken, until
 
 if TYPE_CHECKING:
@@ -149,6 +149,16 @@ async def test_an_upload_that_stops_flowing() -> None:
             await ask(upstream, big)
         assert raised.value.status == 504
         assert upstream.pool.open == 0
+
+
+@pytest.mark.parametrize("limits", [only(idle="100ms"), only(total="100ms")], ids=["idle", "total"])
+async def test_an_app_that_stops_sending_its_body_is_told_so(limits: Mapping[str, Mapping[str, str]]) -> None:
+    slow = request("POST", body=Pieces(b"x", b"y", pause=0.5))
+    async with serving(silent) as server, opened(server.url, **limits) as upstream:
+        with pytest.raises(UploadStalled, match=r"^the request's body stopped coming$") as raised:
+            await ask(upstream, slow)
+        assert (raised.value.status, raised.value.outcome) == (408, Outcome.CLIENT_ERROR)
+        await until(lambda: not server.here)
 
 
 async def test_a_reader_that_pauses_and_goes_on_keeps_its_answer() -> None:

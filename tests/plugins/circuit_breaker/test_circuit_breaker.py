@@ -157,6 +157,15 @@ async def test_an_upstream_that_always_dies_in_mid_stream_is_out(script):
         assert (await statuses(weir, 2, STREAM), len(a.requests)) == ([503, 503], 3)
 
 
+async def test_an_upstream_that_answers_200_and_an_error_is_out():
+    error = b'{"error": {"message": "The engine died", "type": "server_error"}}'
+    async with house(testing.answer(error)) as (weir, a):
+        for _ in range(3):
+            answer = await testing.ask(weir, ASK)
+            assert (answer.status, answer.body) == (200, error)
+        assert (await statuses(weir, 2), len(a.requests)) == ([503, 503], 3)
+
+
 async def test_a_stream_that_ends_well_begins_the_row_anew():
     async with house(DOWN) as (weir, a):
         for _ in range(5):
@@ -176,6 +185,20 @@ async def test_what_apps_do_wrong_is_not_the_upstreams_fault(status):
         assert level(weir) == 0
 
 
+async def test_an_app_that_sends_too_slowly_is_told_so_and_is_not_the_upstreams_fault():
+    async with (
+        house(HI, fail_max=1, settings="timeouts: {idle: 200ms}") as (weir, _),
+        wire.connected(weir.url) as app,
+    ):
+        await app.send(b"POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n", bytes(1000))
+        answer = await app.answer()
+        assert (answer.status, orjson.loads(answer.body)["error"]["code"]) == (408, "request_timeout")
+        await wire.until(lambda: not weir.in_flight)
+        assert level(weir) == 0
+        page = weir.metrics.page().decode()
+    assert 'weir_attempts_total{outcome="client_error",upstream="a"} 1.0' in page
+
+
 async def test_apps_that_leave_are_not_the_upstreams_fault():
     async with house(silent) as (weir, a):
         for _ in range(100):
@@ -183,8 +206,9 @@ async def test_apps_that_leave_are_not_the_upstreams_fault():
         assert (len(a.requests), level(weir)) == (100, 0)
 
 
-async def test_of_200_at_half_open_as_many_go_as_there_are_trials():
-    async with house(DOWN, trial=2) as (weir, a):
+@pytest.mark.parametrize("trial", [1, 2])
+async def test_of_200_at_half_open_as_many_go_as_there_are_trials(trial):
+    async with house(DOWN, trial=trial) as (weir, a):
         await statuses(weir, 3)
         answers = asyncio.Event()
 
@@ -195,8 +219,8 @@ async def test_of_200_at_half_open_as_many_go_as_there_are_trials():
         a.script = slowly
         later(weir, 30)
         asking = [asyncio.ensure_future(testing.ask(weir, ASK)) for _ in range(200)]
-        await wire.until(lambda: sum(one.done() for one in asking) == 198)
-        assert (len(a.requests) - 3, level(weir), (await told(weir))["trials"]) == (2, 1, 2)
+        await wire.until(lambda: sum(one.done() for one in asking) == 200 - trial)
+        assert (len(a.requests) - 3, level(weir), (await told(weir))["trials"]) == (trial, 1, trial)
         answers.set()
         ended = [(answer.status, answer.headers.get("retry-after")) for answer in await asyncio.gather(*asking)]
         assert sorted(set(ended), key=str) == [(200, None), (503, "1")]
@@ -338,7 +362,7 @@ async def alone(**rules):
 
 async def tried(plugin, fault, *, status=200, first_token=None):
     exchange, attempt = testing.exchange(), Attempt(1, Target("a"), [], b"")
-    await plugin.on_attempt(exchange, attempt)
+    plugin.on_attempt(exchange, attempt)
     attempt.status, attempt.fault = status, fault
     exchange.first_token_at = None if first_token is None else attempt.started + first_token
     plugin.on_attempt_end(exchange, attempt)
@@ -373,4 +397,4 @@ async def test_a_target_without_an_upstream_is_never_out():
         static = Target("")
         assert plugin.select_targets(testing.exchange(), [Target("a"), static]) == [static]
         assert plugin.select_targets(testing.exchange(), []) == []
-        await plugin.on_attempt(testing.exchange(), Attempt(1, static, [], b""))
+        plugin.on_attempt(testing.exchange(), Attempt(1, static, [], b""))

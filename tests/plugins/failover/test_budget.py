@@ -54,6 +54,16 @@ def test_half_of_the_reserve_is_kept_for_moves(budget):
     assert not budget.is_ample
 
 
+def test_it_says_when_it_is_spent_and_takes_nothing_for_that(budget, clock):
+    for _ in range(10):
+        assert not budget.is_spent
+        assert budget.take()
+    assert budget.is_spent
+    clock.now += 1
+    assert not budget.is_spent
+    assert budget.take()
+
+
 def test_it_does_not_grow_for_ever(budget):
     for _ in range(10_000):
         budget.earn(1)

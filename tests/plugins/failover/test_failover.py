@@ -13,7 +13,6 @@ from tests.contract import double
 from tests.plugins.failover.house import (
     ASK,
     DOWN,
-    LIMITED,
     SERVES,
     STREAM,
     TOO_LONG,
@@ -28,6 +27,9 @@ from tests.plugins.failover.house import (
     slowly,
     way,
 )
+from tests.upstream.double import deaf
+
+BREAKER = {"circuit_breaker": {"fail_max": 1, "max_wait": "0s"}}
 
 # -- the same target, or the next
 
@@ -79,11 +81,12 @@ async def test_the_last_answer_is_passed_on_as_it_came():
     assert answer.json()["error"] == {"message": "all busy", "type": "error", "param": None, "code": "no_capacity"}
 
 
-async def test_a_single_target_is_asked_a_few_times_with_random_pauses():
-    script = Scripted(LIMITED)
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 529])
+async def test_a_single_target_is_asked_a_few_times_with_random_pauses(status):
+    script = Scripted(refusal(status))
     async with house(script) as (weir, _):
         answers = [await testing.ask(weir, ASK) for _ in range(4)]
-    assert [way(answer) for answer in answers] == [(429, "a", "3")] * 4
+    assert [way(answer) for answer in answers] == [(status, "a", "3")] * 4
     tries = [script.at[place : place + 3] for place in range(0, 12, 3)]
     assert all(last - first < 3 for first, _, last in tries)
     pauses = [second - first for first, second, _ in tries]
@@ -134,6 +137,24 @@ async def test_a_wait_beyond_the_deadline_is_passed_on_at_once():
     assert answer.headers["retry-after"] == "60"
 
 
+# -- what it said of asking it at all
+
+
+@pytest.mark.parametrize(("others", "expected"), [([SERVES], (200, "b", "2")), ([], (500, "a", "1"))])
+async def test_who_says_that_it_should_not_be_asked_again_is_not(others, expected):
+    never = refusal(500, "server_error", x_should_retry="false")
+    async with house(never, *others) as (weir, a, *_):
+        answer = await testing.ask(weir, ASK)
+    assert (way(answer), len(a.requests)) == (expected, 1)
+
+
+async def test_who_says_that_it_should_be_asked_again_is():
+    once_more = Scripted(refusal(409, "conflict", x_should_retry="true"), SERVES)
+    async with house(once_more, SERVES) as (weir, _, b):
+        assert way(await testing.ask(weir, ASK)) == (200, "a", "2")
+    assert not b.requests
+
+
 # -- silence, and time
 
 
@@ -173,6 +194,35 @@ async def test_the_deadline_ends_the_last_try_and_lets_none_follow():
             answer = await testing.ask(weir, ASK)
     assert way(answer) == (504, "b", "2")
     assert (len(a.requests), len(b.requests), len(c.requests)) == (1, 1, 0)
+
+
+async def test_that_harms_no_upstream_whose_own_limit_was_longer():
+    async with house(silent, failover={"deadline": "200ms"}, behind=[BREAKER]) as (weir, a):
+        answers = [await testing.ask(weir, ASK) for _ in range(2)]
+    assert [answer.json()["error"]["code"] for answer in answers] == ["deadline_exceeded"] * 2
+    assert len(a.requests) == 2
+
+
+async def test_it_does_where_that_was_no_longer():
+    limits = {"timeouts": {"first_byte": "200ms"}}
+    async with house(silent, failover={"deadline": "200ms"}, behind=[BREAKER], upstream=limits) as (weir, a):
+        answers = [await testing.ask(weir, ASK) for _ in range(2)]
+    assert [answer.json()["error"]["code"] for answer in answers] == ["upstream_timeout", "upstream_unavailable"]
+    assert len(a.requests) == 1
+
+
+async def test_the_deadline_ends_a_wait_for_a_connection():
+    with deaf() as port:
+        elsewhere = {"a": f"http://127.0.0.1:{port}"}
+        async with house(SERVES, failover={"deadline": "200ms"}, elsewhere=elsewhere) as (weir, _):
+            async with asyncio.timeout(3):
+                answer = await testing.ask(weir, ASK)
+    assert (way(answer), answer.json()["error"]["code"]) == ((504, "a", "1"), "deadline_exceeded")
+
+
+async def test_a_static_answer_is_there_at_the_deadline():
+    async with house(silent, failover={"deadline": "200ms"}, static="come back later") as (weir, _):
+        assert (await testing.ask(weir, ASK)).json()["choices"][0]["message"]["content"] == "come back later"
 
 
 # -- what no other try can help

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import openai
 import orjson
 import pytest
 
 from proxy import testing
+from tests.contract import sse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "What is a weir?"}]}
 FIRST = testing.chat_events(["A", "weir", "stands"], ends=False)
@@ -18,11 +23,11 @@ CUT = testing.stream(*FIRST, ends=False)
 
 
 @contextlib.asynccontextmanager
-async def weir(*scripts: testing.Script, **settings: object):
+async def weir(*scripts: testing.Script, upstream: Mapping[str, object] | None = None, **settings: object):
     async with contextlib.AsyncExitStack() as stack:
         ups = [await stack.enter_async_context(testing.upstream(script)) for script in scripts]
         names = [f"u{place}" for place in range(len(ups))]
-        blocks = {name: {"base_url": f"{up.url}/v1"} for name, up in zip(names, ups, strict=True)}
+        blocks = {name: {"base_url": f"{up.url}/v1", **(upstream or {})} for name, up in zip(names, ups, strict=True)}
         config = {
             "server": {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"},
             "upstreams": blocks,
@@ -41,6 +46,45 @@ async def test_the_official_client_gets_a_whole_answer():
         words = [chunk.choices[0].delta.content or "" async for chunk in stream]
     assert "".join(words) == WHOLE
     assert other.last.json()["messages"][-1] == {"role": "assistant", "content": "A weir stands"}
+
+
+def dies(ending):
+    """Says three words, and then: FIN, RST, or nothing ever again."""
+
+    async def script(received: testing.Received, wire: testing.Wire) -> None:
+        await testing.stream(*FIRST, pause=0.02)(received, Unended(wire))
+        if ending != "stall":
+            (wire.close if ending == "cut" else wire.reset)()
+
+    return script
+
+
+class Unended:
+    """A wire on which the last chunk is not sent."""
+
+    def __init__(self, wire: testing.Wire) -> None:
+        self._wire = wire
+
+    async def send(self, *pieces: bytes, pause: float = 0.0) -> None:
+        await self._wire.send(*(piece for piece in pieces if piece != sse.LAST), pause=pause)
+
+
+@pytest.mark.parametrize("ending", ["cut", "reset", "stall"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"hold": "full"}, {"continue_midstream": True}], ids=["none", "hold", "go on"]
+)
+async def test_however_a_stream_dies_the_official_client_raises_or_has_a_whole_answer(ending, settings):
+    rest = testing.chat_events(WHOLE.split()) if "hold" in settings else SECOND
+    limits = {"timeouts": {"idle": "300ms"}}
+    text = ""
+    async with (
+        weir(dies(ending), testing.stream(*rest), upstream=limits, **settings) as (running, (_, other)),
+        openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="x", max_retries=0) as client,
+    ):
+        with contextlib.nullcontext() if settings else pytest.raises(openai.APIError):
+            async for chunk in await client.chat.completions.create(**ASK):
+                text += chunk.choices[0].delta.content or ""
+    assert (text, len(other.requests)) == ((WHOLE, 1) if settings else ("A weir stands", 0))
 
 
 async def test_the_only_upstream_goes_on_itself():

@@ -79,13 +79,54 @@ async def test_a_stream_without_a_token_in_time_gives_way(pieces):
     assert len(a.requests) == 1
 
 
+SLOW = testing.stream(*WHOLE, pause=0.15)
+HASTY = {"first_token": "100ms"}
+
+
 async def test_a_slow_stream_that_nobody_can_take_over_goes_on():
-    slow = testing.stream(*WHOLE, pause=0.15)
-    async with house(slow, failover={"first_token": "100ms"}) as (weir, _):
+    async with house(SLOW, failover=HASTY, behind=[{"circuit_breaker": {"fail_max": 1}}]) as (weir, _):
+        answers = [await testing.ask(weir, STREAM) for _ in range(2)]
+        page = weir.metrics.page().decode()
+    for answer in answers:
+        assert way(answer) == (200, "a", "1")
+        assert answer.body == b"".join(WHOLE)
+        assert answer.is_whole
+    assert 'weir_attempts_total{outcome="ok",upstream="a"} 2.0' in page
+
+
+async def test_nor_where_the_others_went_out_in_the_meantime():
+    async with house(SLOW, DOWN, failover=HASTY, behind=[{"circuit_breaker": {"fail_max": 1}}]) as (weir, _, b):
+        breaker = weir.plan.plugins[-1]._breakers["b"]
+        breaker.fail(breaker.acquire(), "for a test")
         answer = await testing.ask(weir, STREAM)
-    assert way(answer) == (200, "a", "1")
-    assert answer.body == b"".join(WHOLE)
-    assert answer.is_whole
+        assert await idle(weir) == {"a": 0, "b": 0}
+    assert (way(answer), answer.body, b.requests) == ((200, "a", "1"), b"".join(WHOLE), [])
+
+
+async def test_nor_where_one_upstream_alone_can_serve():
+    bound = {"model": "m", "input": "hi", "stream": True, "previous_response_id": "resp_1"}
+    async with house(SLOW, SERVES_STREAM, failover=HASTY) as (weir, _, b):
+        answer = await testing.ask(weir, bound, path="/v1/responses")
+    assert (way(answer), answer.body, b.requests) == ((200, "a", "1"), b"".join(WHOLE), [])
+
+
+async def test_nor_where_the_budget_is_spent():
+    async with house(SLOW, DOWN, failover=HASTY) as (weir, _, b):
+        weir.plan.plugins[0]._budget._tokens = 0.0
+        answer = await testing.ask(weir, STREAM)
+    assert (way(answer), answer.body, b.requests) == ((200, "a", "1"), b"".join(WHOLE), [])
+
+
+@pytest.mark.parametrize("scripts", [(begins(ROLE),), (begins(ROLE), SERVES_STREAM)], ids=["alone", "one of two"])
+async def test_a_stream_without_a_token_by_the_deadline_is_a_504_that_harms_nobody(scripts):
+    patient = {"deadline": "300ms", "first_token": "none"}
+    async with house(*scripts, failover=patient, behind=[{"circuit_breaker": {"fail_max": 1}}]) as (weir, a, *_):
+        for _ in range(2):
+            answer = await testing.ask(weir, STREAM)
+            assert (way(answer), answer.json()["error"]["code"]) == ((504, "a", "1"), "deadline_exceeded")
+        await wire.until(a.wires[0].gone.is_set)
+        assert (await idle(weir))["a"] == 0
+    assert len(a.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -149,6 +190,16 @@ async def test_a_last_try_that_fails_is_told_as_it_came():
     assert answer.body == ROLE + IN_BAND
 
 
+async def test_a_last_200_that_is_an_error_goes_down_as_the_failure_that_it_is():
+    error = orjson.dumps({"error": {"message": "Model is overloaded", "type": "overloaded", "code": 503}})
+    async with house(testing.answer(error), failover={"max_attempts": 1}) as (weir, _):
+        answer = await testing.ask(weir, ASK)
+        await idle(weir)
+        page = weir.metrics.page().decode()
+    assert (way(answer), answer.body) == ((200, "a", "1"), error)
+    assert 'weir_attempts_total{outcome="upstream_error",upstream="a"} 1.0' in page
+
+
 # -- what is held, and for how long
 
 
@@ -192,12 +243,14 @@ async def test_answers_are_asked_for_uncompressed():
     assert a.last.headers["accept-encoding"] == "identity"
 
 
-async def test_one_that_comes_compressed_all_the_same_passes_unheld():
+@pytest.mark.parametrize(("coding", "number"), [("gzip", "2"), ("br", "1")], ids=["gzip", "an unknown coding"])
+async def test_one_that_comes_compressed_all_the_same_is_looked_at_where_it_can_be(coding, number):
     packed = gzip.compress(b"".join((ROLE, IN_BAND)))
-    zipped = testing.answer(packed, content_type="text/event-stream", content_encoding="gzip")
-    async with house(zipped, SERVES_STREAM) as (weir, *_):
+    zipped = testing.answer(packed, content_type="text/event-stream", content_encoding=coding)
+    async with house(zipped, SERVES_STREAM, failover={"max_attempts": 2}) as (weir, *_):
         answer = await testing.ask(weir, STREAM)
-    assert (way(answer), gzip.decompress(answer.body)) == ((200, "a", "1"), ROLE + IN_BAND)
+    assert way(answer) == (200, "b" if number == "2" else "a", number)
+    assert answer.body == (b"".join(WHOLE) if number == "2" else packed)
 
 
 async def test_an_app_that_leaves_ends_the_try_and_what_would_follow():

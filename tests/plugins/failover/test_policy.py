@@ -11,11 +11,11 @@ FIRST, MOST = 0.1, 2.0
 NEXT = Turn(again=False)
 
 
-def turn(kind, retry_after=None, *, chance=0.5, **situation):
+def turn(kind, retry_after=None, *, should_retry=None, chance=0.5, **situation):
     """A first try that failed at once, with time and tries left, and one other target."""
     left = {"tries": 1, "took": 0.0, "left": 100.0, "attempts": 2, "others": 1, "may_repeat": False, "is_ample": True}
     left |= situation
-    return Policy(FIRST, MOST, lambda: chance).turn(Failed(Fault(kind, retry_after), **left))
+    return Policy(FIRST, MOST, lambda: chance).turn(Failed(Fault(kind, retry_after, should_retry), **left))
 
 
 def again(pause):
@@ -103,6 +103,21 @@ def test_the_only_target_is_waited_for_as_long_as_the_deadline_lets():
 
 def test_a_wait_of_nothing_still_spreads_those_who_failed_together():
     assert turn(Kind.RATE_LIMITED, retry_after=0.0, others=0, tries=9) == again(0.05)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind.is_transient])
+def test_whoever_says_that_it_is_in_vain_is_not_asked_again(kind):
+    for wait in (None, 1.0):
+        assert turn(kind, wait, should_retry=False) == NEXT
+        assert turn(kind, wait, should_retry=False, others=0) is None
+
+
+@pytest.mark.parametrize("kind", [Kind.SERVER_ERROR, Kind.RATE_LIMITED, Kind.CLIENT, Kind.TIMEOUT, Kind.CONTENT_FILTER])
+def test_whoever_says_that_it_may_help_is_asked_once_more(kind):
+    assert turn(kind, should_retry=True) == again(0.05)
+    assert turn(kind, should_retry=True, tries=2) == (NEXT if kind.may_move else None)
+    assert turn(kind, should_retry=True, others=0, tries=2) == again(0.1)
+    assert turn(kind, 60.0, should_retry=True) == (NEXT if kind.may_move else None)
 
 
 def test_what_may_have_been_done_is_sent_again_only_where_that_does_no_harm():

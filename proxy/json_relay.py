@@ -1,0 +1,87 @@
+"""A JSON answer on its way down: what it says is read once the app has all of it.
+
+It may be an error although its status is 200, which is a failure of its attempt, and it has the usage. Both are looked
+for within bounds: the error only where the bytes `"error"` occur with more than a null behind them, the usage later.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import orjson
+from typing_extensions import override
+
+from proxy.answer import error_in_body
+from proxy.relay import TapRelay
+from proxy.usage import Usage, usage_from_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.chain import Placed
+    from proxy.downstream import Downstream
+    from proxy.encoding import Decoder
+    from proxy.exchange import Exchange, Response
+    from proxy.headers import Fields
+
+MAX_ERROR_BYTES = 64 * 1024
+MAX_USAGE_BYTES = 8 * 2**20
+"""Larger JSON answers are not held for what they say."""
+
+
+class JsonRelay(TapRelay):
+    def __init__(
+        self,
+        exchange: Exchange,
+        downstream: Downstream,
+        stages: Sequence[Placed],
+        decoder: Decoder | None,
+        response: Response,
+    ) -> None:
+        super().__init__(exchange, downstream, stages, decoder)
+        self._response = response
+        self._chunks: list[bytes] = []
+        self._room = MAX_USAGE_BYTES if exchange.chain.reads_usage else MAX_ERROR_BYTES
+
+    @override
+    def feed(self, chunk: bytes) -> None:
+        self.downstream.write(chunk)
+        if self._decoder is not None:
+            chunk = self._decoded(chunk)
+        self._room -= len(chunk)
+        if self._room >= 0:
+            self._chunks.append(chunk)
+        if self._stages and chunk:
+            self._watch(chunk)
+
+    @override
+    def end(self, trailers: Fields) -> None:
+        super().end(trailers)
+        if self._room >= 0:
+            chunks = self._chunks
+            read(self.exchange, self._response, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
+
+def read(exchange: Exchange, response: Response, body: bytes) -> None:
+    """Leave on the exchange what an upstream's whole JSON body says."""
+    if response.status == 200 and b'"error"' in body and len(body) <= MAX_ERROR_BYTES:
+        exchange.told = error_in_body(body)
+    if exchange.chain.reads_usage and exchange.usage is None:
+        exchange.read_later(functools.partial(_note_usage, exchange, response, body))
+
+
+def _note_usage(exchange: Exchange, response: Response, body: bytes) -> None:
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return
+    exchange.usage = usage_from_body(value) or _usage_from_header(response)
+    model = value.get("model") if isinstance(value, dict) else None
+    exchange.model = model if isinstance(model, str) else None
+
+
+def _usage_from_header(response: Response) -> Usage | None:
+    """TGI's native routes say it there."""
+    given, made = response.field(b"x-prompt-tokens"), response.field(b"x-generated-tokens")
+    return Usage(int(given), int(made)) if given.isdigit() and made.isdigit() else None
