@@ -515,7 +515,7 @@ class Exchange:
     @property
     def is_filtered(self) -> bool:
         """In `on_response`: whether plugins behind this one change the answer's body."""
-        return any(isinstance(placed.stage, EventFilter | BodyFilter) for placed in self.stages)
+        return bool(self.stages) and any(isinstance(each.stage, EventFilter | BodyFilter) for each in self.stages)
 
     def note_first_token(self) -> None:
         now = self.first_token_at = time.monotonic()

@@ -1,37 +1,57 @@
-"""The plugin: finds what is kept, lets who asks the same share one upstream call, and keeps what is whole."""
+"""The plugin: finds what is kept, lets who asks the same share one upstream call, and keeps what is whole.
+
+An answer that has come to its end is judged when its exchange is counted, together with others, which costs half; or at
+once, where somebody asks for it before.
+"""
 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from typing_extensions import override
 
-from plugins.cache import request as requests
 from plugins.cache import shape
-from plugins.cache.directives import OFF, wish
+from plugins.cache.directives import ANY, OFF, wish
 from plugins.cache.entry import Entry, unpacked
-from plugins.cache.key import SHARED, key_of, origin_of, says_once, scope_of
+from plugins.cache.key import SHARED, callers, key_of, prefix_of, principals, says_once
 from plugins.cache.replay import Replay
+from plugins.cache.report import report_of
+from plugins.cache.request import SHAPES, asked, is_repeatable, wants_one_choice
 from plugins.cache.ride import TRIES, Paced, Ride
 from plugins.cache.settings import CacheConfig
 from plugins.cache.stream import HideUsage
-from plugins.cache.verdict import verdict
-from proxy.plugin import SAVED, FailureMode, Flight, Key, Plugin, ProxyError, Response, Saved, Usage
+from plugins.cache.verdict import is_kept
+from proxy.plugin import PRINCIPAL, SAVED, FailureMode, Flight, Key, Plugin, ProxyError, Response, Saved, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from plugins.cache.directives import Wish
-    from plugins.cache.key import Origin, Scope
+    from plugins.cache.key import Prefix
     from plugins.cache.request import Asked
-    from proxy.plugin import Exchange, Outcome, Services, Target
+    from proxy.plugin import Exchange, Outcome, Request, Services, Target
 
-RESULT: Key[bytes] = Key("what the cache did")
+    Result = Literal["hit", "miss", "bypass"]
+
+RESULT: Key[Result] = Key("what the cache did")
 LED: Key[Ride] = Key("the ride that this exchange leads")
-SHARED_RIDE: Key[Ride] = Key("the ride that this exchange shares")
+JOINED: Key[Ride] = Key("the ride that this exchange shares")
 
-PREFIX: Final = "cache1:"
-_NOT_FOR_OTHERS: Final = {b"cache-control": b"no-store"}
+PRIVATE: Final = {b"cache-control": b"no-store", b"vary": b"authorization"}
+"""What keeps caches between here and the app from giving one caller's answer to another."""
+
+MARKED: Final[Mapping[Result | None, Mapping[bytes, bytes]]] = {
+    None: PRIVATE,
+    "hit": {b"x-weir-cache": b"hit", **PRIVATE},
+    "miss": {b"x-weir-cache": b"miss", **PRIVATE},
+    "bypass": {b"x-weir-cache": b"bypass", **PRIVATE},
+}
+PREFIXES: Final = 4096
+"""Beginnings of principals' keys that are at hand."""
+
 _PLAIN: Final = frozenset({b"", b"identity"})
 
 log = logging.getLogger("weir.cache")
@@ -47,8 +67,9 @@ class Cache(Plugin[CacheConfig]):
         self._store = services.store
         self._store.bound(self.config.memory.entries, self.config.memory.size)
         self._bases = {name: upstream.base_url for name, upstream in services.upstreams.items()}
-        self._origins: dict[str, tuple[tuple[Target, ...], Origin]] = {}
+        self._of_principal = lru_cache(PREFIXES)(self._of_principals)
         self._rides: dict[str, Ride] = {}
+        self._ended: dict[str, Ride] = {}
         self._flight = Flight if self.config.pace == "at_once" else Paced
         self._count = services.counter("weir_cache_requests_total", "what the cache did for a request", ("result",))
         self._has_warned = False
@@ -56,19 +77,32 @@ class Cache(Plugin[CacheConfig]):
     @override
     async def on_request(self, exchange: Exchange) -> Response | None:
         request = exchange.request
-        if not requests.can_be_kept(request):
+        kind = SHAPES.get(request.path)
+        if kind is None or request.method != "POST":
             return None
-        wanted = wish(request.headers.get("cache-control"))
-        asked = None if wanted is OFF else await self._asked(exchange)
-        if asked is None:
-            self._note(exchange, b"bypass")
+        if not request.is_buffered:
+            await request.body()
+        directives = request.headers.get("cache-control")
+        wanted = ANY if directives is None else wish(directives)
+        wants = None if wanted is OFF else self._asked(exchange, kind)
+        if wants is None:
+            self._note(exchange, "bypass")
             return None
-        return await self._kept(exchange, asked, wanted) or await self._shared(exchange, asked, wanted)
+        if wants.key in self._ended:
+            self._keep(self._ended.pop(wants.key))
+        kept = await self._kept(exchange, wants, wanted) if wanted.max_age else None
+        if kept is not None:
+            return kept
+        shares = self.config.single_flight and wanted.max_age > 0
+        if shares and wants.form in self._rides and (shared := await self._shared(exchange, wants)):
+            return shared
+        self._lead(exchange, wants, shares=shares)
+        return None
 
     @override
     def on_response(self, exchange: Exchange, response: Response) -> None:
-        response.set_fields(_fields(exchange.get(RESULT, b""), response))
-        ride = exchange.get(LED, None)
+        _mark(response, exchange.facts.get(RESULT))
+        ride: Ride | None = exchange.facts.get(LED)
         if ride is None:
             return
         if response.incoming is not None and response.status == 200 and self._can_share(exchange, response):
@@ -80,11 +114,18 @@ class Cache(Plugin[CacheConfig]):
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
-        led, shared = exchange.facts.pop(LED, None), exchange.get(SHARED_RIDE, None)
-        if led is not None and not led.has_begun:
+        led, joined = exchange.facts.pop(LED, None), exchange.facts.get(JOINED)
+        if led is not None:
+            self._completed(led)
+        if joined is not None:
+            exchange[SAVED] = _saved(joined)
+
+    def _completed(self, led: Ride) -> None:
+        led.is_counted = True
+        if not led.has_begun:
             self._forget(led)
-        if shared is not None:
-            exchange[SAVED] = _saved(shared)
+        elif self._ended.get(led.asked.key) is led:
+            self._keep(self._ended.pop(led.asked.key))
 
     @override
     def state(self) -> dict[str, Any]:
@@ -92,108 +133,101 @@ class Cache(Plugin[CacheConfig]):
 
     # -- the request
 
-    async def _asked(self, exchange: Exchange) -> Asked | None:
-        """None where its answer cannot be given again, or nobody knows to whom."""
+    def _asked(self, exchange: Exchange, kind: str) -> Asked | None:
+        """None where its answer cannot be given again, or nobody knows to whom. The body is at hand."""
         request = exchange.request
-        raw = await request.body()
         body = request.glimpse()
-        scope = self._scope(exchange, raw, body)
-        if scope is None or not requests.is_repeatable(body):
+        if not isinstance(body, dict) or not is_repeatable(body):
             return None
-        key = key_of(scope, self._origin(exchange), request, body)
-        return None if key is None else requests.asked(request, body, f"{PREFIX}{key}")
+        prefix = self._prefix(exchange, request, body)
+        key = None if prefix is None else key_of(prefix, request, kind, body)
+        return None if key is None else asked(kind, body, key)
 
-    def _scope(self, exchange: Exchange, raw: bytes, body: Any) -> Scope | None:
-        if not isinstance(body, dict):
-            return None
+    def _prefix(self, exchange: Exchange, request: Request, body: dict[str, Any]) -> Prefix | None:
         if self.config.scope == "shared":
-            return SHARED if says_once(raw, body) else None
-        return scope_of(exchange)
+            is_plain = says_once(request.at_hand or b"", body)
+            return prefix_of(SHARED, exchange.route, exchange.offered, self._bases) if is_plain else None
+        principal = exchange.facts.get(PRINCIPAL)
+        if principal is not None:
+            return self._of_principal(principal.name, exchange.route, exchange.offered)
+        scope = callers(request)
+        return None if scope is None else prefix_of(scope, exchange.route, exchange.offered, self._bases)
 
-    def _origin(self, exchange: Exchange) -> Origin:
-        known = self._origins.get(exchange.route)
-        if known is None or known[0] is not exchange.offered:
-            origin = origin_of(exchange.route, exchange.offered, self._bases)
-            known = self._origins[exchange.route] = (exchange.offered, origin)
-        return known[1]
+    def _of_principals(self, name: str, route: str, offered: tuple[Target, ...]) -> Prefix:
+        return prefix_of(principals(name), route, offered, self._bases)
 
-    def _note(self, exchange: Exchange, result: bytes) -> None:
-        exchange[RESULT] = result
-        self._count.add((result.decode(),))
+    def _note(self, exchange: Exchange, result: Result) -> None:
+        exchange.facts[RESULT] = result
+        self._count.values[(result,)] += 1
 
     # -- what is kept
 
-    async def _kept(self, exchange: Exchange, asked: Asked, wanted: Wish) -> Response | None:
-        entry = await self._entry(exchange, asked) if wanted.reads else None
-        if entry is None:
-            return None
-        age = max(_now() - entry.at, 0.0)
-        if age > min(wanted.max_age, self.config.ttl) or not shape.can_serve(entry, asked):
-            return None
-        response = self._hit(exchange, age, is_stream=asked.streams)
-        exchange[SAVED] = entry.saved
-        if entry.pace and asked.streams and self.config.pace == "original":
-            response.incoming = Replay(entry).flight.join(HideUsage if asked.hides_usage else None)
-        else:
-            response.body = shape.body_for(entry, asked)
-        return response
-
-    async def _entry(self, exchange: Exchange, asked: Asked) -> Entry | None:
-        """Raises what the store refuses the exchange; one that fails has nothing."""
+    async def _kept(self, exchange: Exchange, wants: Asked, wanted: Wish) -> Response | None:
+        """Raises what the store refuses the exchange; a store that fails has nothing."""
         try:
-            value = await self._store.get(asked.key, exchange)
+            value = await self._store.get(wants.key, exchange)
         except ProxyError:
             raise
         except Exception:
             log.exception("the store failed")
             return None
-        return None if value is None else unpacked(value)
+        entry = None if value is None else unpacked(value)
+        return None if entry is None else self._given(exchange, entry, wants, wanted)
 
-    def _hit(self, exchange: Exchange, age: float, *, is_stream: bool) -> Response:
-        self._note(exchange, b"hit")
+    def _given(self, exchange: Exchange, entry: Entry, wants: Asked, wanted: Wish) -> Response | None:
+        """The entry as this app asks for it, if it is what that asks for."""
+        age = max(time.time() - entry.at, 0.0)  # noqa: TID251 - other processes must understand it
+        report = report_of(entry.body)
+        is_old = age > min(wanted.max_age, self.config.ttl)
+        if is_old or (report.usage is None and shape.needs_usage(entry, wants)):
+            return None
+        self._note(exchange, "hit")
         exchange.usage = Usage()
+        exchange[SAVED] = Saved(entry.upstream, entry.model, report.served, report.usage or Usage())
         response = Response(200)
-        kind = b"text/event-stream; charset=utf-8" if is_stream else b"application/json"
-        response.set_fields({b"content-type": kind, **_fields(b"hit", response), b"age": b"%d" % age})
+        kind = b"text/event-stream; charset=utf-8" if wants.streams else b"application/json"
+        response.set_fields({b"content-type": kind, **MARKED["hit"], b"age": b"%d" % age})
+        if entry.pace and wants.streams and self.config.pace == "original":
+            response.incoming = Replay(entry).flight.join(HideUsage if wants.hides_usage else None)
+        else:
+            response.body = shape.body_for(entry, wants)
         return response
 
     # -- what is on its way
 
-    async def _shared(self, exchange: Exchange, asked: Asked, wanted: Wish) -> Response | None:
-        """The answer of who asks the same now; else this exchange leads."""
-        shares = self.config.single_flight and wanted.reads
-        for _ in range(TRIES if shares else 0):
-            ride = self._rides.get(asked.form)
+    async def _shared(self, exchange: Exchange, wants: Asked) -> Response | None:
+        """The answer of who asks the same now."""
+        for _ in range(TRIES):
+            ride = self._rides.get(wants.form)
             if ride is None or not ride.admits:
-                break
+                return None
             response = await ride.answer()
             if response is not None:
                 return self._aboard(exchange, ride, response)
-        self._lead(exchange, asked, shares=shares)
         return None
 
     def _aboard(self, exchange: Exchange, ride: Ride, response: Response) -> Response:
         exchange.usage = Usage()
         if response.incoming is None:
-            self._note(exchange, b"miss")
+            self._note(exchange, "miss")
         else:
-            exchange[SHARED_RIDE] = ride
-            self._note(exchange, b"hit")
-            response.set_fields({**_fields(b"hit", response), b"age": b"0"})
+            exchange[JOINED] = ride
+            self._note(exchange, "hit")
+            response.set_fields({**MARKED["hit"], b"age": b"0"})
         return response
 
-    def _lead(self, exchange: Exchange, asked: Asked, *, shares: bool) -> None:
-        self._note(exchange, b"miss")
+    def _lead(self, exchange: Exchange, wants: Asked, *, shares: bool) -> None:
+        self._note(exchange, "miss")
         flight = self._flight(self.config.max_entry, lambda flight: self._over(ride, flight), exchange)
-        ride = exchange[LED] = Ride(asked, exchange, flight)
+        ride = exchange.facts[LED] = Ride(wants, exchange, flight)
         if shares:
-            self._rides[asked.form] = ride
+            self._rides[wants.form] = ride
 
     def _can_share(self, exchange: Exchange, response: Response) -> bool:
         if exchange.is_filtered and not self._has_warned:
             self._has_warned = True
             log.warning("answers of route '%s' are changed behind the cache, so none is kept", exchange.route)
-        return not exchange.is_filtered and response.field(b"content-encoding").strip().lower() in _PLAIN
+        return not exchange.is_filtered and response.field(b"content-encoding") in _PLAIN
 
     def _forget(self, ride: Ride) -> None:
         if self._rides.get(ride.asked.form) is ride:
@@ -204,36 +238,46 @@ class Cache(Plugin[CacheConfig]):
 
     def _over(self, ride: Ride, flight: Flight) -> None:
         self._forget(ride)
-        if flight.is_complete and flight.is_open:
-            self._keep(ride, flight)
-
-    def _keep(self, ride: Ride, flight: Flight) -> None:
-        body = b"".join(flight.chunks)
-        made = verdict(ride.asked, body, is_stream=ride.is_stream, tool_calls=self.config.tool_calls)
-        if made is None:
+        if not (flight.is_complete and flight.is_open):
             return
-        ride.usage, ride.served = made.usage, made.served
-        pace = flight.pace() if isinstance(flight, Paced) and ride.is_stream else ()
-        entry = Entry(_now(), ride.is_stream, made.tells_usage, _saved(ride), body, pace)
+        if ride.is_counted or ride.asked.key in self._ended:
+            self._keep(ride)
+        else:
+            self._ended[ride.asked.key] = ride
+
+    def _keep(self, ride: Ride) -> None:
+        wants, is_stream, flight = ride.asked, ride.is_stream, ride.flight
+        chunks = flight.chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        has_one_choice = wants_one_choice(ride.leader.request.glimpse())
+        kept = {"is_stream": is_stream, "has_one_choice": has_one_choice, "tool_calls": self.config.tool_calls}
+        if not is_kept(wants.shape, body, **kept):
+            return
+        pace = flight.pace() if isinstance(flight, Paced) and is_stream else ()
+        entry = Entry(time.time(), is_stream, *_source(ride), pace, body)  # noqa: TID251 - likewise
         try:
-            self._store.put(ride.asked.key, entry.packed(), self.config.ttl)
+            self._store.put(wants.key, entry.packed(), self.config.ttl)
         except Exception:
             log.exception("the store failed")
 
 
 def _saved(ride: Ride) -> Saved:
-    attempt = ride.leader.served_by
-    upstream = "" if attempt is None else attempt.target.upstream
-    model = (attempt and attempt.target.model) or ride.asked.model
-    return Saved(upstream, model, ride.served or ride.leader.model, ride.usage or ride.leader.usage or Usage())
+    """What the leader has used; one that reads slowly does not know yet."""
+    leader, flight = ride.leader, ride.flight
+    usage, served = leader.usage, leader.model
+    if usage is None and flight.is_complete and flight.is_open:
+        usage, served = report_of(b"".join(flight.chunks))
+    return Saved(*_source(ride), served, usage or Usage())
 
 
-def _fields(result: bytes, response: Response) -> dict[bytes, bytes]:
-    """What keeps caches between here and the app from giving one caller's answer to another."""
-    vary = response.field(b"vary")
-    fields = {**_NOT_FOR_OTHERS, b"vary": b"%b, authorization" % vary if vary else b"authorization"}
-    return {b"x-weir-cache": result, **fields} if result else fields
+def _source(ride: Ride) -> tuple[str, str | None]:
+    """Which upstream, and the model that it was asked for."""
+    attempt, body = ride.leader.served_by, ride.leader.request.glimpse()
+    target = None if attempt is None else attempt.target
+    model = (target and target.model) or body.get("model")
+    return target.upstream if target is not None else "", model if isinstance(model, str) else None
 
 
-def _now() -> float:
-    return datetime.now(UTC).timestamp()
+def _mark(response: Response, result: Result | None) -> None:
+    fields, vary = MARKED[result], response.field(b"vary")
+    response.set_fields({**fields, b"vary": vary + b", authorization"} if vary else fields)

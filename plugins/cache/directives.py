@@ -12,10 +12,6 @@ class Wish(NamedTuple):
     is_off: bool = False
     max_age: float = math.inf
 
-    @property
-    def reads(self) -> bool:
-        return self.max_age > 0
-
 
 ANY = Wish()
 OFF = Wish(is_off=True, max_age=0)

@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from proxy.plugin import Saved, Usage
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """`at`: when it was made, in seconds since 1970. `pace`: of a stream, the milliseconds before and the length of
-    each piece. `tells_usage`: the body reports its usage.
+class Entry(NamedTuple):
+    """`at`: when it was made, in seconds since 1970, by `upstream`, which was asked for `model`.
+
+    `pace`: the milliseconds before and the length of each piece of a stream, where that is to be kept.
     """
 
     at: float
     is_stream: bool
-    tells_usage: bool
-    saved: Saved
+    upstream: str
+    model: str | None
+    pace: Sequence[Sequence[int]]
     body: bytes
-    pace: tuple[tuple[int, int], ...] = ()
 
     def packed(self) -> bytes:
-        head = {
-            "v": VERSION,
-            "at": self.at,
-            "stream": self.is_stream,
-            "tells": self.tells_usage,
-            "upstream": self.saved.upstream,
-            "model": self.saved.model,
-            "served": self.saved.served,
-            "usage": asdict(self.saved.usage),
-            "pace": self.pace,
-        }
-        return orjson.dumps(head) + b"\n" + self.body
+        return orjson.dumps((VERSION, *self[:-1])) + b"\n" + self.body
 
 
 def unpacked(value: bytes) -> Entry | None:
     """None where it is not one of ours."""
     head, _, body = value.partition(b"\n")
     try:
-        return _entry(orjson.loads(head), body)
-    except (ValueError, KeyError, TypeError):
+        version, *told = orjson.loads(head)
+        return Entry._make([*told, body]) if version == VERSION else None
+    except (ValueError, TypeError):
         return None
-
-
-def _entry(head: dict[str, Any], body: bytes) -> Entry | None:
-    if head["v"] != VERSION:
-        return None
-    saved = Saved(head["upstream"], head["model"], head["served"], Usage(**head["usage"]))
-    pace = tuple((wait, size) for wait, size in head["pace"])
-    return Entry(float(head["at"]), head["stream"], head["tells"], saved, body, pace)

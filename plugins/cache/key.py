@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, NewType
 
 import orjson
 
-from proxy.plugin import PRINCIPAL
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from proxy.plugin import Exchange, Request, Target
+    from proxy.plugin import Request, Target
 
 Scope = NewType("Scope", bytes)
-Origin = NewType("Origin", bytes)
+Prefix = NewType("Prefix", bytes)
+"""Whose answer it is and where it came from: with what a key begins."""
 
-SHARED: Final = Scope(b"shared")
+STORED: Final = "cache1:"
 
 _VOLATILE: Final = frozenset(
     {
@@ -44,54 +43,57 @@ IGNORED: Final[Mapping[str, frozenset[str]]] = {
 """By endpoint, what does not shape the answer. Responses repeat the others to whoever gets them."""
 
 _CREDENTIALS: Final = ("authorization", "api-key", "x-api-key", "cookie")
+_SAY_NOTHING: Final = frozenset({"", "bearer", "basic"})
+"""A scheme alone, as clients write it that have no key."""
+
 _TELLING: Final = ("openai-beta", "openai-organization", "openai-project")
 """Header fields that shape the answer."""
-
-
-def scope_of(exchange: Exchange) -> Scope | None:
-    """Whose answers the caller may get; None where nothing says who calls."""
-    principal = exchange.get(PRINCIPAL, None)
-    if principal is not None:
-        return Scope(_framed([b"principal", principal.name.encode("utf-8", "surrogatepass")]))
-    headers = exchange.request.headers
-    told = [
-        part
-        for name in _CREDENTIALS
-        for value in headers.getall(name, ())
-        if _says_something(value)
-        for part in (name.encode(), value.encode("utf-8", "surrogateescape"))
-    ]
-    return Scope(_framed([b"credential", *told])) if told else None
-
-
-def origin_of(route: str, targets: Iterable[Target], bases: Mapping[str, str]) -> Origin:
-    """Where a route's answers come from: another model or server behind the same route is another origin."""
-    told = [(target.upstream, bases.get(target.upstream), target.model, target.static) for target in targets]
-    return Origin(orjson.dumps([route, told]))
-
-
-def key_of(scope: Scope, origin: Origin, request: Request, asked: dict[str, Any]) -> str | None:
-    """`asked`: the request's JSON. None where it cannot be written again."""
-    ignored, headers = IGNORED[request.endpoint], request.headers
-    shaping = {name: value for name, value in asked.items() if name not in ignored}
-    try:
-        canonical = orjson.dumps(shaping, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # orjson reads deeper than it writes
-        return None
-    telling = [headers.get(name, "").encode("utf-8", "surrogateescape") for name in _TELLING]
-    target = request.target.encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(_framed([scope, origin, target, *telling, canonical]), digest_size=32).hexdigest()
-
-
-def says_once(body: bytes, asked: dict[str, Any]) -> bool:
-    """Whether no object holds a key twice, so that every parser reads the same: a member that is lost has quotes."""
-    return b"\\u0022" not in body and body.count(b'"') == orjson.dumps(asked).count(b'"')
 
 
 def _framed(parts: Iterable[bytes]) -> bytes:
     return b"".join([b"%d:%b" % (len(part), part) for part in parts])
 
 
-def _says_something(value: str) -> bool:
-    """Not a scheme alone, as clients write that have no key."""
-    return value.strip().lower() not in {"", "bearer", "basic"}
+SHARED: Final = Scope(_framed([b"shared"]))
+
+
+def principals(name: str) -> Scope:
+    return Scope(_framed([b"principal " + name.encode("utf-8", "surrogatepass")]))
+
+
+def callers(request: Request) -> Scope | None:
+    """Of the credential that the caller sends; None where nothing says who that is."""
+    headers, told = request.headers, ""
+    for name in _CREDENTIALS:
+        if name in headers:
+            for value in headers.getall(name):
+                if value.strip().lower() not in _SAY_NOTHING:
+                    told += f"{name}:{len(value)}:{value}"
+    return Scope(_framed([b"credential " + told.encode("utf-8", "surrogateescape")])) if told else None
+
+
+def prefix_of(scope: Scope, route: str, targets: Iterable[Target], bases: Mapping[str, str]) -> Prefix:
+    """Another model or server behind the same route is another origin. `bases`: where the upstreams are."""
+    told = [(target.upstream, bases.get(target.upstream), target.model, target.static) for target in targets]
+    return Prefix(scope + _framed([orjson.dumps([route, told])]))
+
+
+def key_of(prefix: Prefix, request: Request, shape: str, asked: dict[str, Any]) -> str | None:
+    """`asked`: the request's JSON, `shape` its endpoint. None where it cannot be written again."""
+    ignored, headers, told = IGNORED[shape], request.headers, request.target
+    shaping = asked if ignored.isdisjoint(asked) else {name: asked[name] for name in asked if name not in ignored}
+    try:
+        canonical = orjson.dumps(shaping, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # orjson reads deeper than it writes
+        return None
+    for name in _TELLING:
+        if name in headers:
+            told += f"\n{name}:{headers[name]}"
+    telling = told.encode("utf-8", "surrogateescape")
+    told_all = b"%b%d:%b%b" % (prefix, len(telling), telling, canonical)
+    return STORED + hashlib.blake2b(told_all, digest_size=32).hexdigest()
+
+
+def says_once(body: bytes, asked: dict[str, Any]) -> bool:
+    """Whether no object holds a key twice, so that every parser reads the same: a member that is lost has quotes."""
+    return b"\\u0022" not in body and body.count(b'"') == orjson.dumps(asked).count(b'"')

@@ -20,48 +20,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plugins.cache.request import Asked
-    from proxy.plugin import Exchange, Usage
+    from proxy.plugin import Exchange
 
 TRIES = 2
 
 
 class Ride:
-    """`on_over` is called when the flight is over. `usage`: what a kept answer has used, known at its end."""
-
-    __slots__ = (
-        "_fields",
-        "_known",
-        "_told",
-        "asked",
-        "flight",
-        "has_begun",
-        "has_ended",
-        "is_stream",
-        "leader",
-        "served",
-        "usage",
-    )
+    __slots__ = ("_begun", "_known", "_told", "asked", "flight", "has_ended", "is_counted", "leader")
 
     def __init__(self, asked: Asked, leader: Exchange, flight: Flight) -> None:
         self.asked = asked
         self.leader = leader
         self.flight = flight
-        self.has_begun = self.has_ended = self.is_stream = False
-        self.usage: Usage | None = None
-        self.served: str | None = None
-        self._fields: dict[bytes, bytes] = {}
+        self.has_ended = self.is_counted = False
+        self._begun: Response | None = None
         self._told: Response | None = None
         self._known: asyncio.Event | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        return self._begun is not None
+
+    @property
+    def is_stream(self) -> bool:
+        return self._begun is not None and self._begun.is_event_stream
 
     # -- the leader's side
 
     def begin(self, response: Response) -> None:
         """The answer is here: from now on it comes through the flight."""
         assert response.incoming is not None
-        self.has_begun, self.is_stream = True, response.is_event_stream
-        self._fields = {b"content-type": response.field(b"content-type") or b"application/json"}
-        if not self.is_stream and (length := response.field(b"content-length")):
-            self._fields[b"content-length"] = length
+        self._begun = response
         response.incoming = self.flight.board(response.incoming)
         self._wake()
 
@@ -93,10 +82,14 @@ class Ride:
             self.leader.release()
 
     def _boarded(self) -> Response | None:
-        if not (self.has_begun and self.flight.is_open):
+        begun = self._begun
+        if begun is None or not self.flight.is_open:
             return None
         response = Response(200)
-        response.set_fields(self._fields)
+        fields = {b"content-type": begun.field(b"content-type") or b"application/json"}
+        if not begun.is_event_stream and (length := begun.field(b"content-length")):
+            fields[b"content-length"] = length
+        response.set_fields(fields)
         response.incoming = self.flight.join(HideUsage if self.is_stream and self.asked.hides_usage else None)
         return response
 
@@ -123,10 +116,10 @@ class Paced(Flight):
         self.times.append(time.monotonic())
         super().feed(chunk)
 
-    def pace(self) -> tuple[tuple[int, int], ...]:
+    def pace(self) -> list[tuple[int, int]]:
         """Of each piece, the milliseconds before it and its length."""
         waits = zip(self.times, self.times[1:], self.chunks, strict=False)
-        return tuple((round((later - before) * 1000), len(chunk)) for before, later, chunk in waits)
+        return [(round((later - before) * 1000), len(chunk)) for before, later, chunk in waits]
 
 
 def _again(told: Response) -> Response:

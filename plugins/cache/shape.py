@@ -21,14 +21,13 @@ _OF_STREAM = {
 }
 
 
-def can_serve(entry: Entry, asked: Asked) -> bool:
-    """JSON reports its usage, and so do streams where that was asked for: an entry that knows of none cannot."""
-    needs_usage = asked.wants_usage if asked.streams else entry.is_stream
-    return entry.tells_usage or not needs_usage or asked.shape not in _OF_STREAM
+def needs_usage(entry: Entry, asked: Asked) -> bool:
+    """JSON reports its usage, and so do streams where that was asked for: an entry that knows of none cannot serve."""
+    return (asked.wants_usage if asked.streams else entry.is_stream) and asked.shape in HAVE_USAGE_EVENTS
 
 
 def body_for(entry: Entry, asked: Asked) -> bytes:
-    """Of an entry that `can_serve`."""
+    """Of an entry that tells its usage where that `needs_usage`."""
     if entry.is_stream and asked.streams:
         return without_usage(entry.body) if asked.hides_usage else entry.body
     if entry.is_stream:

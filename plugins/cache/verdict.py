@@ -1,111 +1,52 @@
 """Whether an answer is kept: only one that is whole, without an error, and that ended because all was said.
 
-Most streams are not parsed for that. Quotes within JSON strings are escaped, so that no text can look like one of the
-keys that are sought: an answer of one choice needs one look at its finish reasons, and one at its usage.
+Most answers are not parsed for that. Quotes within JSON strings are escaped, so that no text can look like one of the
+keys that are sought: one look at its finish reasons tells how an answer of one choice ended.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from plugins.cache.stream import values_of
-from proxy.plugin import Usage, in_band_error, usage_from_body
+from proxy.plugin import in_band_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from plugins.cache.request import Asked
-
 _REASON: Final = re.compile(rb'"finish_reason":\s*"([^"]*)"')
 _CALLS: Final = re.compile(rb'"(?:tool_calls|function_call)":\s*(?:\[\s*)?\{')
-_USAGE: Final = re.compile(rb'"usage":\s*\{')
-_MODEL: Final = re.compile(rb'"model":\s*("(?:[^"\\]|\\.)*")')
 _SAID: Final = frozenset({"stop"})
 _CALLED: Final = frozenset({"stop", "tool_calls", "function_call"})
 _ITEMS: Final = frozenset({"message", "reasoning"})
 _CALLING_ITEMS: Final = _ITEMS | {"function_call", "custom_tool_call"}
 
 
-class Verdict(NamedTuple):
-    """Of an answer that is kept. `tells_usage`: it reports one."""
-
-    tells_usage: bool
-    usage: Usage
-    served: str | None
-
-
-def verdict(asked: Asked, body: bytes, *, is_stream: bool, tool_calls: bool) -> Verdict | None:
-    """None: it is not kept. `tool_calls`: answers that call tools are."""
-    if asked.shape == "embeddings":
-        return _embeddings(body)
-    if not is_stream:
-        return _json(asked.shape, body, tool_calls=tool_calls)
-    if asked.shape == "responses":
-        return _response_stream(body, tool_calls=tool_calls)
-    if asked.choices == 1 and b'"error"' not in body and len(_REASON.findall(body)) == 1:
-        return _plain_stream(body, tool_calls=tool_calls)
-    return _any_stream(body, tool_calls=tool_calls)
-
-
-def _embeddings(body: bytes) -> Verdict | None:
-    """Not parsed: long lists of numbers that came to their end."""
-    if b'"error"' in body or b'"embedding"' not in body or not body.rstrip().endswith(b"}"):
-        return None
-    return _told(_object_around_usage(body), body)
-
-
-def _json(shape: str, body: bytes, *, tool_calls: bool) -> Verdict | None:
-    value = _parsed(body)
-    if value is None or in_band_error(value) is not None:
-        return None
+def is_kept(shape: str, body: bytes, *, is_stream: bool, has_one_choice: bool, tool_calls: bool) -> bool:
+    """Of an answer that came to its end. `tool_calls`: those that call tools are kept."""
     if shape == "responses":
-        return _response(value, tool_calls=tool_calls)
-    choices = value.get("choices")
-    if not isinstance(choices, list) or not choices or (not tool_calls and _CALLS.search(body)):
-        return None
-    if not all(isinstance(choice, dict) and _is_good(choice.get("finish_reason"), tool_calls) for choice in choices):
-        return None
-    return _told(value, body)
+        return _is_good_response(_response(body, is_stream=is_stream), tool_calls=tool_calls)
+    if not is_stream and not (body.startswith(b"{") and body.rstrip().endswith(b"}")):
+        return False
+    has_error = b'"error"' in body
+    if shape == "embeddings":
+        return not has_error and b'"embedding"' in body
+    if not tool_calls and b"_call" in body and _CALLS.search(body):
+        return False
+    reasons = _REASON.findall(body)
+    if has_one_choice and len(reasons) == 1 and not has_error:
+        return reasons[0].decode("ascii", "replace") in (_CALLED if tool_calls else _SAID)
+    values = list(values_of(body)) if is_stream else _parsed(body)
+    return _ended_well(values, _CALLED if tool_calls else _SAID)
 
 
-def _response(value: dict[str, Any], *, tool_calls: bool) -> Verdict | None:
-    output = value.get("output")
-    if value.get("status") != "completed" or value.get("incomplete_details") or not isinstance(output, list):
-        return None
-    kinds = {item.get("type") if isinstance(item, dict) else None for item in output}
-    if not output or not kinds <= (_CALLING_ITEMS if tool_calls else _ITEMS):
-        return None
-    return _told(value, b"")
-
-
-def _response_stream(body: bytes, *, tool_calls: bool) -> Verdict | None:
-    values = list(values_of(body))
-    if not values or values[-1].get("type") != "response.completed" or any(map(in_band_error, values)):
-        return None
-    whole = values[-1].get("response")
-    return _response(whole, tool_calls=tool_calls) if isinstance(whole, dict) else None
-
-
-def _plain_stream(body: bytes, *, tool_calls: bool) -> Verdict | None:
-    reason = _REASON.search(body)
-    if reason is None or not _is_good(reason[1].decode("ascii", "replace"), tool_calls):
-        return None
-    if not tool_calls and _CALLS.search(body):
-        return None
-    return _told(_object_around_usage(body), body)
-
-
-def _any_stream(body: bytes, *, tool_calls: bool) -> Verdict | None:
-    values = list(values_of(body))
+def _ended_well(values: list[dict[str, Any]], good: frozenset[str]) -> bool:
+    """Whether all choices have, however many there are."""
     reasons = _reasons(values)
-    if not reasons or any(map(in_band_error, values)) or (not tool_calls and _CALLS.search(body)):
-        return None
-    if not all(_is_good(reason, tool_calls) for reason in reasons.values()):
-        return None
-    return _told(_object_around_usage(body), body)
+    return bool(reasons) and not any(map(in_band_error, values)) and all(reason in good for reason in reasons.values())
 
 
 def _reasons(values: Iterable[dict[str, Any]]) -> dict[Any, Any]:
@@ -119,38 +60,28 @@ def _reasons(values: Iterable[dict[str, Any]]) -> dict[Any, Any]:
     return reasons
 
 
-def _is_good(reason: Any, tool_calls: bool) -> bool:  # noqa: FBT001 - read at three places beside each other
-    return isinstance(reason, str) and reason in (_CALLED if tool_calls else _SAID)
+def _response(body: bytes, *, is_stream: bool) -> dict[str, Any]:
+    """The whole response; nothing where there is none, or an error."""
+    values = list(values_of(body)) if is_stream else _parsed(body)
+    if not values or any(map(in_band_error, values)):
+        return {}
+    if not is_stream:
+        return values[0]
+    whole = values[-1].get("response") if values[-1].get("type") == "response.completed" else None
+    return whole if isinstance(whole, dict) else {}
 
 
-def _told(value: dict[str, Any] | None, body: bytes) -> Verdict:
-    """What is known of its usage and model, from the object that has a usage, or from all."""
-    usage = None if value is None else usage_from_body(value)
-    model = None if value is None else value.get("model")
-    if model is None and (found := _MODEL.search(body)):
-        model = orjson.loads(found[1])
-    return Verdict(usage is not None, usage or Usage(), model if isinstance(model, str) else None)
+def _is_good_response(whole: dict[str, Any], *, tool_calls: bool) -> bool:
+    output = whole.get("output")
+    if whole.get("status") != "completed" or whole.get("incomplete_details") or not isinstance(output, list):
+        return False
+    kinds = {item.get("type") if isinstance(item, dict) else None for item in output}
+    return bool(output) and kinds <= (_CALLING_ITEMS if tool_calls else _ITEMS)
 
 
-def _object_around_usage(body: bytes) -> dict[str, Any] | None:
-    """The last event, or the whole JSON, that reports a usage; of embeddings that report alone."""
-    found = next(reversed(list(_USAGE.finditer(body))), None)
-    if found is None:
-        return None
-    start, end = body.rfind(b"\n", 0, found.start()) + 1, body.find(b"\n", found.end())
-    line = body[start : end if end >= 0 else len(body)].removeprefix(b"data:")
-    if len(line) > _LONG:
-        report = body[found.end() - 1 : body.find(b"}", found.end()) + 1]
-        return {"usage": _parsed(report)}
-    return _parsed(line)
-
-
-_LONG: Final = 64 * 1024
-
-
-def _parsed(data: bytes) -> dict[str, Any] | None:
+def _parsed(body: bytes) -> list[dict[str, Any]]:
     try:
-        value = orjson.loads(data)
+        value = orjson.loads(body)
     except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+        return []
+    return [value] if isinstance(value, dict) else []

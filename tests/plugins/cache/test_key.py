@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.cache.key import IGNORED, SHARED, key_of, origin_of, says_once, scope_of
+from plugins.cache.key import IGNORED, SHARED, callers, key_of, prefix_of, principals, says_once
 from proxy import testing
-from proxy.plugin import PRINCIPAL, Principal, Target
+from proxy.plugin import Target
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-ORIGIN = origin_of("main", [Target("up")], {"up": "https://api.example/v1"})
+ORIGIN = ("main", [Target("up")], {"up": "https://api.example/v1"})
 PATHS = {
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",
@@ -33,13 +33,10 @@ headers = st.dictionaries(
 
 
 def key(body, *, principal=None, target=PATHS["chat"], origin=ORIGIN, **fields):
-    exchange = testing.exchange(
-        "POST", target, headers={name.replace("_", "-"): value for name, value in fields.items()}
-    )
-    if principal is not None:
-        exchange[PRINCIPAL] = Principal(principal)
-    scope = scope_of(exchange)
-    return None if scope is None else key_of(scope, origin, exchange.request, body)
+    headers = {name.replace("_", "-"): value for name, value in fields.items()}
+    request = testing.exchange("POST", target, headers=headers).request
+    scope = callers(request) if principal is None else principals(principal)
+    return None if scope is None else key_of(prefix_of(scope, *origin), request, request.endpoint, body)
 
 
 @given(names, names, bodies, bodies, headers, headers)
@@ -57,10 +54,10 @@ def test_no_two_credentials_ever_share_a_key(ada, bob, body):
 
 @given(names, bodies)
 def test_a_principal_is_not_a_credential_nor_everybody(name, body):
-    exchange = testing.exchange()
+    request = testing.exchange().request
     own = key(body, principal=name)
     assert own != key(body, authorization=name)
-    assert own != key_of(SHARED, ORIGIN, exchange.request, body)
+    assert own != key_of(prefix_of(SHARED, *ORIGIN), request, "chat", body)
 
 
 @given(bodies)
@@ -151,10 +148,10 @@ OTHERWISE = [
     {"openai_organization": "org-1"},
     {"openai_project": "p"},
     {"openai_beta": "x"},
-    {"origin": origin_of("other", [Target("up")], {"up": "https://api.example/v1"})},
-    {"origin": origin_of("main", [Target("up", "gpt-5")], {"up": "https://api.example/v1"})},
-    {"origin": origin_of("main", [Target("up")], {"up": "https://elsewhere.example/v1"})},
-    {"origin": origin_of("main", [Target("up"), Target("", static="sorry")], {"up": "https://api.example/v1"})},
+    {"origin": ("other", [Target("up")], {"up": "https://api.example/v1"})},
+    {"origin": ("main", [Target("up", "gpt-5")], {"up": "https://api.example/v1"})},
+    {"origin": ("main", [Target("up")], {"up": "https://elsewhere.example/v1"})},
+    {"origin": ("main", [Target("up"), Target("", static="sorry")], {"up": "https://api.example/v1"})},
 ]
 
 

@@ -5,17 +5,9 @@ import asyncio
 from plugins.cache.entry import Entry
 from plugins.cache.replay import Replay
 from plugins.cache.ride import Paced
-from proxy.plugin import Saved, Usage
 
 BODY = b"data: a\n\ndata: b\n\ndata: c\n\n"
-ENTRY = Entry(
-    0.0,
-    is_stream=True,
-    tells_usage=False,
-    saved=Saved("up", None, None, Usage()),
-    body=BODY,
-    pace=((0, 9), (30, 9), (30, 9)),
-)
+ENTRY = Entry(0.0, True, "up", None, ((0, 9), (30, 9), (30, 9)), BODY)
 
 
 class Relay:

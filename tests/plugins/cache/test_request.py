@@ -2,25 +2,7 @@
 
 import pytest
 
-from plugins.cache.request import asked, can_be_kept, is_repeatable
-from proxy import testing
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "can"),
-    [
-        ("POST", "/v1/chat/completions", True),
-        ("POST", "/v1/completions", True),
-        ("POST", "/v1/embeddings", True),
-        ("POST", "/v1/responses", True),
-        ("GET", "/v1/responses", False),
-        ("POST", "/v1/responses/r/cancel", False),
-        ("POST", "/v1/images/generations", False),
-        ("GET", "/v1/models", False),
-    ],
-)
-def test_whose_answers_can_be_kept(method, path, can):
-    assert can_be_kept(testing.exchange(method, path).request) is can
+from plugins.cache.request import asked, is_repeatable, wants_one_choice
 
 
 @pytest.mark.parametrize(
@@ -41,25 +23,34 @@ def test_which_are_repeatable(body, repeatable):
     assert is_repeatable(body) is repeatable
 
 
+USAGE = {"include_usage": True}
+
+
 @pytest.mark.parametrize(
-    ("path", "body", "told"),
+    ("shape", "body", "told"),
     [
-        (testing.CHAT, {}, (False, False, False, 1)),
-        (testing.CHAT, {"stream": True}, (True, False, True, 1)),
-        (testing.CHAT, {"stream": True, "stream_options": {"include_usage": True}, "n": 2}, (True, True, False, 2)),
-        (testing.CHAT, {"stream": True, "stream_options": 1, "n": "2"}, (True, False, True, 0)),
-        (testing.CHAT, {"stream": 1}, (False, False, False, 1)),
-        ("/v1/completions", {"prompt": ["a", "b"]}, (False, False, False, 0)),
-        ("/v1/responses", {"stream": True}, (True, False, False, 1)),
-        ("/v1/embeddings", {"stream": True}, (False, False, False, 1)),
+        ("chat", {}, (False, False, False)),
+        ("chat", {"stream": True}, (True, False, True)),
+        ("chat", {"stream": True, "stream_options": USAGE}, (True, True, False)),
+        ("chat", {"stream": True, "stream_options": 1}, (True, False, True)),
+        ("chat", {"stream": 1, "stream_options": USAGE}, (False, False, False)),
+        ("responses", {"stream": True}, (True, False, False)),
+        ("embeddings", {"stream": True}, (False, False, False)),
     ],
 )
-def test_in_which_way_it_is_asked_for(path, body, told):
-    made = asked(testing.exchange("POST", path).request, body, "k")
-    assert (made.streams, made.wants_usage, made.hides_usage, made.choices) == told
+def test_in_which_way_it_is_asked_for(shape, body, told):
+    made = asked(shape, body, "k")
+    assert (made.streams, made.wants_usage, made.hides_usage) == told
 
 
 def test_only_the_very_same_bytes_are_shared():
-    request = testing.exchange().request
-    bodies = ({}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}})
-    assert len({asked(request, body, "k").form for body in bodies}) == 3
+    bodies = ({}, {"stream": True}, {"stream": True, "stream_options": USAGE})
+    assert len({asked("chat", body, "k").form for body in bodies}) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "one"),
+    [({}, True), ({"n": 1}, True), ({"n": None, "prompt": "x"}, True), ({"n": 2}, False), ({"prompt": ["x"]}, False)],
+)
+def test_whether_one_choice_is_wanted(body, one):
+    assert wants_one_choice(body) is one
