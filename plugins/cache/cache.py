@@ -16,7 +16,7 @@ from typing_extensions import override
 from plugins.cache import shape
 from plugins.cache.directives import ANY, OFF, wish
 from plugins.cache.entry import Entry, unpacked
-from plugins.cache.key import SHARED, callers, key_of, prefix_of, principals, says_once
+from plugins.cache.key import SHARED, callers, key_of, origin_of, principals, says_once
 from plugins.cache.replay import Replay
 from plugins.cache.report import report_of
 from plugins.cache.request import SHAPES, asked, is_repeatable, wants_one_choice
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from plugins.cache.directives import Wish
-    from plugins.cache.key import Prefix
+    from plugins.cache.key import Origin, Scope
     from plugins.cache.request import Asked
     from proxy.plugin import Exchange, Outcome, Request, Services, Target
 
@@ -49,8 +49,8 @@ MARKED: Final[Mapping[Result | None, Mapping[bytes, bytes]]] = {
     "miss": {b"x-weir-cache": b"miss", **PRIVATE},
     "bypass": {b"x-weir-cache": b"bypass", **PRIVATE},
 }
-PREFIXES: Final = 4096
-"""Beginnings of principals' keys that are at hand."""
+AT_HAND: Final = 4096
+"""Of so many principals and routes the parts of a key are remembered."""
 
 _PLAIN: Final = frozenset({b"", b"identity"})
 
@@ -67,7 +67,8 @@ class Cache(Plugin[CacheConfig]):
         self._store = services.store
         self._store.bound(self.config.memory.entries, self.config.memory.size)
         self._bases = {name: upstream.base_url for name, upstream in services.upstreams.items()}
-        self._of_principal = lru_cache(PREFIXES)(self._of_principals)
+        self._origin = lru_cache(AT_HAND)(self._origin_of)
+        self._principal = lru_cache(AT_HAND)(principals)
         self._rides: dict[str, Ride] = {}
         self._ended: dict[str, Ride] = {}
         self._flight = Flight if self.config.pace == "at_once" else Paced
@@ -139,22 +140,20 @@ class Cache(Plugin[CacheConfig]):
         body = request.glimpse()
         if not isinstance(body, dict) or not is_repeatable(body):
             return None
-        prefix = self._prefix(exchange, request, body)
-        key = None if prefix is None else key_of(prefix, request, kind, body)
+        scope = self._scope(exchange, request, body)
+        if scope is None:
+            return None
+        key = key_of(scope, self._origin(exchange.route, exchange.offered), request, kind, body)
         return None if key is None else asked(kind, body, key)
 
-    def _prefix(self, exchange: Exchange, request: Request, body: dict[str, Any]) -> Prefix | None:
+    def _scope(self, exchange: Exchange, request: Request, body: dict[str, Any]) -> Scope | None:
         if self.config.scope == "shared":
-            is_plain = says_once(request.at_hand or b"", body)
-            return prefix_of(SHARED, exchange.route, exchange.offered, self._bases) if is_plain else None
+            return SHARED if says_once(request.at_hand or b"", body) else None
         principal = exchange.facts.get(PRINCIPAL)
-        if principal is not None:
-            return self._of_principal(principal.name, exchange.route, exchange.offered)
-        scope = callers(request)
-        return None if scope is None else prefix_of(scope, exchange.route, exchange.offered, self._bases)
+        return callers(request) if principal is None else self._principal(principal.name)
 
-    def _of_principals(self, name: str, route: str, offered: tuple[Target, ...]) -> Prefix:
-        return prefix_of(principals(name), route, offered, self._bases)
+    def _origin_of(self, route: str, offered: tuple[Target, ...]) -> Origin:
+        return origin_of(route, offered, self._bases)
 
     def _note(self, exchange: Exchange, result: Result) -> None:
         exchange.facts[RESULT] = result

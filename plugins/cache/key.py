@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from proxy.plugin import Request, Target
 
 Scope = NewType("Scope", bytes)
-Prefix = NewType("Prefix", bytes)
-"""Whose answer it is and where it came from: with what a key begins."""
+Origin = NewType("Origin", bytes)
 
 STORED: Final = "cache1:"
 
@@ -72,13 +71,13 @@ def callers(request: Request) -> Scope | None:
     return Scope(_framed([b"credential " + told.encode("utf-8", "surrogateescape")])) if told else None
 
 
-def prefix_of(scope: Scope, route: str, targets: Iterable[Target], bases: Mapping[str, str]) -> Prefix:
-    """Another model or server behind the same route is another origin. `bases`: where the upstreams are."""
+def origin_of(route: str, targets: Iterable[Target], bases: Mapping[str, str]) -> Origin:
+    """Where a route's answers come from, another model or server being another. `bases`: where the upstreams are."""
     told = [(target.upstream, bases.get(target.upstream), target.model, target.static) for target in targets]
-    return Prefix(scope + _framed([orjson.dumps([route, told])]))
+    return Origin(_framed([orjson.dumps([route, told])]))
 
 
-def key_of(prefix: Prefix, request: Request, shape: str, asked: dict[str, Any]) -> str | None:
+def key_of(scope: Scope, origin: Origin, request: Request, shape: str, asked: dict[str, Any]) -> str | None:
     """`asked`: the request's JSON, `shape` its endpoint. None where it cannot be written again."""
     ignored, headers, told = IGNORED[shape], request.headers, request.target
     shaping = asked if ignored.isdisjoint(asked) else {name: asked[name] for name in asked if name not in ignored}
@@ -90,7 +89,7 @@ def key_of(prefix: Prefix, request: Request, shape: str, asked: dict[str, Any]) 
         if name in headers:
             told += f"\n{name}:{headers[name]}"
     telling = told.encode("utf-8", "surrogateescape")
-    told_all = b"%b%d:%b%b" % (prefix, len(telling), telling, canonical)
+    told_all = b"%b%b%d:%b%b" % (scope, origin, len(telling), telling, canonical)
     return STORED + hashlib.blake2b(told_all, digest_size=32).hexdigest()
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.cache.key import IGNORED, SHARED, callers, key_of, prefix_of, principals, says_once
+from plugins.cache.key import IGNORED, SHARED, callers, key_of, origin_of, principals, says_once
 from proxy import testing
 from proxy.plugin import Target
 
@@ -36,7 +36,7 @@ def key(body, *, principal=None, target=PATHS["chat"], origin=ORIGIN, **fields):
     headers = {name.replace("_", "-"): value for name, value in fields.items()}
     request = testing.exchange("POST", target, headers=headers).request
     scope = callers(request) if principal is None else principals(principal)
-    return None if scope is None else key_of(prefix_of(scope, *origin), request, request.endpoint, body)
+    return None if scope is None else key_of(scope, origin_of(*origin), request, request.endpoint, body)
 
 
 @given(names, names, bodies, bodies, headers, headers)
@@ -57,7 +57,7 @@ def test_a_principal_is_not_a_credential_nor_everybody(name, body):
     request = testing.exchange().request
     own = key(body, principal=name)
     assert own != key(body, authorization=name)
-    assert own != key_of(prefix_of(SHARED, *ORIGIN), request, "chat", body)
+    assert own != key_of(SHARED, origin_of(*ORIGIN), request, "chat", body)
 
 
 @given(bodies)
