@@ -5,31 +5,38 @@ So a refusal by one limit uses nothing of another, and a shared store is asked o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from proxy.errors import ProxyError
     from proxy.exchange import Exchange
-    from proxy.store.claims import Claim, Standing, Store, Taken
+    from proxy.store.claims import Claim, Store, Taken
 
-    Refuse = Callable[[Exchange, Claim, Standing], ProxyError | None]
+    Refuse = Callable[[Exchange, Claim, "Standing"], ProxyError | None]
+
+
+class Standing(NamedTuple):
+    """Of a claim that was refused: what remains of its limit, and the seconds until it fits (0: nobody knows)."""
+
+    remaining: int
+    seconds: float
 
 
 class Grant:
-    """One plugin's claims. Once they were asked for, `standings` says how their limits stand, and `is_taken` whether
-    they count.
+    """One plugin's claims. Once they were asked for, `remaining` says what is left of each limit, `is_taken` whether
+    they count, and `is_local` that a shared store has not decided it, so that they stand in this process's part alone.
     """
 
-    __slots__ = ("amounts", "claims", "is_taken", "refuse", "standings")
+    __slots__ = ("amounts", "claims", "is_local", "is_taken", "refuse", "remaining")
 
     def __init__(self, claims: Sequence[Claim], refuse: Refuse) -> None:
         self.claims = claims
         self.refuse = refuse
-        self.standings: Sequence[Standing] = ()
+        self.remaining: Sequence[int] = ()
         self.amounts: Sequence[int] | None = None
-        self.is_taken = False
+        self.is_taken = self.is_local = False
 
     def settle(self, amounts: Sequence[int]) -> None:
         """For a plain `on_complete`: what was really used, claim by claim."""
@@ -51,7 +58,11 @@ class Admission:
         return grant
 
     async def decided(self) -> None:
-        """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts."""
+        """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts.
+
+        Exchanges that have just ended are settled before anybody is refused for what they had reserved.
+        """
+        may_settle = True
         while self._pending:
             grants, claims = self._pending, _claims(self._pending)
             taken = await self._store.take(self._identity(), claims)
@@ -60,12 +71,15 @@ class Admission:
                 self._rounds.append((taken, grants))
                 self._pending = []
                 return
-            assert taken.refused is not None
-            error = refusing.refuse(self._exchange, claims[taken.refused], taken.standings[taken.refused])
-            if error is not None:
-                self._give_back()
-                raise error
+            if may_settle and self._store.settle_ended():
+                may_settle = False
+                continue
+            self._refuse(taken, refusing)
             self._pending = [grant for grant in grants if grant is not refusing]
+
+    @property
+    def has_taken(self) -> bool:
+        return bool(self._rounds)
 
     def free(self) -> None:
         """The exchange has ended: its slots are the next one's, whatever is still to be counted."""
@@ -84,6 +98,15 @@ class Admission:
     def _identity(self) -> str:
         return f"{self._exchange.id}.{len(self._rounds)}" if self._rounds else self._exchange.id
 
+    def _refuse(self, taken: Taken, refusing: Grant) -> None:
+        """Raises, where its plugin does not let the exchange go on without."""
+        place = taken.refused or 0
+        standing = Standing(taken.remaining[place], taken.wait)
+        error = refusing.refuse(self._exchange, taken.claims[place], standing)
+        if error is not None:
+            self._give_back()
+            raise error
+
     def _give_back(self) -> None:
         self.free()
         for taken, grants in self._rounds:
@@ -98,13 +121,14 @@ def _claims(grants: Sequence[Grant]) -> Sequence[Claim]:
 
 
 def _told(grants: Sequence[Grant], taken: Taken) -> Grant | None:
-    """Each grant gets its standings; the one whose claim did not fit is returned."""
-    begin, refusing = 0, None
+    """Each grant gets what remains of its limits; the one whose claim did not fit is returned."""
+    begin, refused, refusing = 0, taken.refused, None
     for grant in grants:
         end = begin + len(grant.claims)
-        grant.standings = taken.standings[begin:end]
-        grant.is_taken = taken.refused is None
-        if taken.refused is not None and begin <= taken.refused < end:
+        grant.remaining = taken.remaining[begin:end]
+        grant.is_taken = refused is None
+        grant.is_local = taken.is_local
+        if refused is not None and begin <= refused < end:
             refusing = grant
         begin = end
     return refusing

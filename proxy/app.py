@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from proxy.config import Address, Config, Upstream
     from proxy.plugin import Plugin
     from proxy.source import Problem, Source
+    from proxy.store.claims import Store
 
 log = logging.getLogger("weir")
 
@@ -95,8 +96,9 @@ class Plan:
 class Weir:
     """A running proxy. `url` and `admin_url` are where it really listens, also for port 0."""
 
-    def __init__(self, plan: Plan, gateway: Gateway, server: Server, metrics: Metrics) -> None:
+    def __init__(self, plan: Plan, gateway: Gateway, server: Server, metrics: Metrics, store: Store) -> None:
         self.plan = plan
+        self.store = store
         self.gateway = gateway
         self.metrics = metrics
         self.url = self.admin_url = ""
@@ -141,6 +143,7 @@ class Weir:
                 for name, upstream in gateway.upstreams.items()
             },
             "plugins": plugins,
+            **({"store": dict(self.store.state())} if self.plan.uses_store else {}),
         }
 
     def _plugin_states(self) -> dict[str, Any]:
@@ -167,7 +170,8 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
     """Everything started, in order; stopped in reverse. `stdout` gets the access lines."""
     stdout = stdout or Lines(sys.stdout.buffer)
     metrics = Metrics()
-    services = Services(metrics.registry, upstreams=plan.config.upstreams, stdout=stdout)
+    routes = {route.name: _targets(route) for route in plan.config.routes}
+    services = Services(metrics.registry, upstreams=plan.config.upstreams, stdout=stdout, routes=routes)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
         stack.callback(services.close)
@@ -181,15 +185,16 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
         metrics.know(services.models, upstreams)
         _check_health(upstreams.values(), services, stack)
         completions = Tasks()
-        router = Router(_routes(plan, metrics, upstreams))
+        router = Router(_routes(plan, metrics, upstreams, routes))
         gateway = Gateway(
             router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
         )
         metrics.before_page = gateway.settle
+        services.store.settle_ended = gateway.settle_taken
         stack.callback(gateway.settle)  # of what the tasks complete, and before a plugin leaves its lifespan
         stack.push_async_callback(completions.drain, TASK_SECONDS)
         server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
-        weir = Weir(plan, gateway, server, metrics)
+        weir = Weir(plan, gateway, server, metrics, services.store)
         lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
         stack.callback(lag.cancel)
         weir.admin_url = await _serve_admin(weir, plan.config.server.admin, stack)
@@ -256,18 +261,26 @@ def _check_health(upstreams: Collection[OpenAI], services: Services, stack: Asyn
             stack.callback(services.tasks.start(work, f"health of upstream '{upstream.name}'").cancel)
 
 
-def _routes(plan: Plan, metrics: Metrics, upstreams: Mapping[str, OpenAI]) -> list[Route]:
-    chains = [Chain(plugins, metrics.plugin_failed) for plugins in plan.chains]
-    return [_route(settings, chain, upstreams) for settings, chain in zip(plan.config.routes, chains, strict=True)]
-
-
-def _route(settings: config.Route, chain: Chain, upstreams: Mapping[str, OpenAI]) -> Route:
-    targets = [
+def _targets(settings: config.Route) -> list[Target]:
+    return [
         Target(
             told.upstream or "", told.model, weight=told.weight, context_window=told.context_window, static=told.static
         )
         for told in settings.targets
     ]
+
+
+def _routes(
+    plan: Plan, metrics: Metrics, upstreams: Mapping[str, OpenAI], targets: Mapping[str, list[Target]]
+) -> list[Route]:
+    chains = [Chain(plugins, metrics.plugin_failed) for plugins in plan.chains]
+    return [
+        _route(settings, targets[settings.name], chain, upstreams)
+        for settings, chain in zip(plan.config.routes, chains, strict=True)
+    ]
+
+
+def _route(settings: config.Route, targets: list[Target], chain: Chain, upstreams: Mapping[str, OpenAI]) -> Route:
     return Route(
         settings.name,
         Rule(settings.match),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import orjson
 import uvloop
 
-from proxy import app, config, keys, logs, registry
+from proxy import app, config, keys, ledger, logs, registry
 from proxy.source import ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     plugins.set_defaults(run=_plugins)
 
     keys.add_command(commands)
+    ledger.add_command(commands)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of config.yaml, for editors")
     schema.set_defaults(run=_schema)

@@ -7,6 +7,7 @@ token. A request that reached no upstream, or that an upstream refused, used not
 from __future__ import annotations
 
 import dataclasses
+import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy.errors import Outcome
@@ -20,9 +21,19 @@ CHARACTERS_PER_TOKEN = 4
 ESTIMABLE = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
 """Endpoints whose tokens can be estimated."""
 
+PAID = ESTIMABLE | {"audio", "images", "realtime"}
+"""Endpoints that cost something, reported or not."""
+
+MOST_TOKENS = 2**20
+MOST_CHOICES = 128
+"""Of one answer, and of answers to one request, in an estimate: whatever is asked for."""
+
+_LONGEST = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
+_CHOICES = ("n", "best_of")
 _PROMPTS = ("messages", "prompt", "input", "inputs", "instructions", "tools")
 _NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file"})
 _NONE = Usage()
+_CUT = frozenset({Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED})
 
 
 class Consumed(NamedTuple):
@@ -57,6 +68,26 @@ def prompt_tokens(request: Request) -> int:
     return request.prompt_tokens
 
 
+def output_tokens(request: Request, usual: int) -> int:
+    """An estimate: as many as the request allows, else the `usual`, for each of the answers that it asks for."""
+    parsed = request.glimpse()
+    if not isinstance(parsed, dict) or request.endpoint == "embeddings":
+        return 0
+    inside = parsed.get("parameters")
+    asked = {**parsed, **inside} if isinstance(inside, dict) else parsed
+    each, choices = _largest(asked, _LONGEST) or usual, _largest(asked, _CHOICES) or 1
+    return min(each, MOST_TOKENS) * min(choices, MOST_CHOICES)
+
+
+def asked_model(request: Request) -> str | None:
+    """The model that the app asked for, as far as it is at hand."""
+    parsed = request.glimpse()
+    model = parsed.get("model") if isinstance(parsed, dict) else request.model
+    if isinstance(model, str):
+        return model
+    return dict(urllib.parse.parse_qsl(request.query)).get("model") if request.query else None
+
+
 def _found(exchange: Exchange) -> Consumed:
     request, attempt = exchange.request, exchange.served_by
     if attempt is None:
@@ -72,7 +103,7 @@ def _found(exchange: Exchange) -> Consumed:
 def _usage(exchange: Exchange, *, has_served: bool) -> tuple[Usage, bool]:
     """What was reported, and whether it is an estimate: where the answer broke off, at least what was delivered."""
     reported, delivered = exchange.usage, exchange.delivered_tokens
-    is_cut = exchange.outcome in {Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED}
+    is_cut = exchange.outcome in _CUT
     if reported is not None:
         is_short = is_cut and reported.output_tokens < delivered
         return (dataclasses.replace(reported, output_tokens=delivered), True) if is_short else (reported, False)
@@ -101,18 +132,31 @@ def _characters_in_answer(exchange: Exchange) -> int:
     return 0 if exchange.request.endpoint == "embeddings" else exchange.response_bytes
 
 
+def _largest(asked: dict[str, Any], names: tuple[str, ...]) -> int:
+    """0 where none of them is a number above."""
+    largest = 0
+    for name in names:
+        value = asked.get(name)
+        if type(value) is int and value > largest:
+            largest = value
+    return largest
+
+
 def _characters(parsed: Any) -> int:
     """Of the prompt: all its text, wherever the API has it; a number is a token; no pictures."""
-    waiting = [parsed.get(name) for name in _PROMPTS] if isinstance(parsed, dict) else []
+    waiting: list[Any] = [parsed.get(name) for name in _PROMPTS] if isinstance(parsed, dict) else []
     found = 0
     while waiting:
         value = waiting.pop()
-        if isinstance(value, str):
+        kind = type(value)
+        if kind is str:
             found += 0 if value.startswith("data:") else len(value)
-        elif isinstance(value, list):
-            waiting.extend(value)
-        elif isinstance(value, dict):
-            waiting.extend(part for key, part in value.items() if key not in _NO_TEXT)
-        elif type(value) is int:
+        elif kind is dict:
+            for key, part in value.items():
+                if key not in _NO_TEXT:
+                    waiting.append(part)
+        elif kind is list:
+            waiting += value
+        elif kind is int:
             found += CHARACTERS_PER_TOKEN
     return found

@@ -105,14 +105,14 @@ class Target:
 class Hold(NamedTuple):
     """How an answer is held until it is known to serve: to its first token or, `whole`, to its end.
 
-    After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if another target
-    could serve now, and `gives_way`, told which, wants that (None: always); else the slow answer goes down.
+    After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if one of
+    `exchange.others` could serve now and `gives_way` wants that (None: always); else the slow answer goes down.
     """
 
     size: int
     seconds: float = math.inf
     whole: bool = False
-    gives_way: Callable[[Exchange, Attempt, Sequence[Target]], bool] | None = None
+    gives_way: Callable[[Exchange, Attempt], bool] | None = None
 
 
 class Attempt:
@@ -404,16 +404,22 @@ class Response:
 
     def put_fields(self, fields: Fields, *, instead_of: bytes) -> None:
         """Add these to the header, without decoding it, and drop what begins with that (lower-case) text."""
-        kept = [field for field in self.fields() if not field[0].lower().startswith(instead_of)]
-        self._fields, self._headers, self._index = kept + fields, None, None
+        kept, known = self.fields(), self._index if self._headers is None else None
+        if known is None or instead_of in b"\n".join(known):
+            kept, known = [field for field in kept if not field[0].lower().startswith(instead_of)], None
+        self._fields, self._headers = kept + fields, None
+        self._index = None if known is None else {**known, **dict(fields)}
 
 
 class Exchange:
     """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
 
-    `targets` are those that are left of its route, the one that is being tried among them.
+    `targets` are those that are left of its route, the one that is being tried among them; where that has failed, or is
+    slow, `others` are those that could be tried now in its place.
+
     For a chain that `reads_usage`: `usage` is what the upstream reported, `model` the one that it says has answered,
-    and `delivered_tokens` what was counted in the stream.
+    and `delivered_tokens` what was counted in the stream. `detour`, which plugins may set in `on_request`, names the
+    route whose targets serve instead; the chain stays.
     """
 
     __slots__ = (
@@ -428,6 +434,7 @@ class Exchange:
         "attempts",
         "chain",
         "delivered_tokens",
+        "detour",
         "ended",
         "entered",
         "error",
@@ -438,6 +445,7 @@ class Exchange:
         "is_static",
         "offered",
         "on_leave",
+        "others",
         "outcome",
         "request",
         "response",
@@ -453,7 +461,7 @@ class Exchange:
         self.id = identity
         self.request = request
         self.started = time.monotonic()
-        self.route = ""
+        self.route = self.detour = ""
         self.offered: tuple[Target, ...] = ()
         self.chain: Any = None
         self.entered = 0
@@ -461,6 +469,7 @@ class Exchange:
         self.stages: tuple[Any, ...] = ()
         self.attempts: list[Attempt] = []
         self.targets: list[Target] = []
+        self.others: Sequence[Target] = ()
         self.response: Response | None = None
         self.response_bytes = 0
         self.answered = self.ended = 0.0

@@ -121,6 +121,8 @@ class Gateway:
                 return response
             if exchange.error is not None:
                 return Response.of_error(exchange.error)
+            if exchange.detour:
+                route = self.router.named[exchange.detour]
             if EARLY in exchange:
                 return await self._impatient(exchange, route, downstream)
             return await self._attempts.run(exchange, route, downstream)
@@ -181,6 +183,13 @@ class Gateway:
             self.settle()
         elif self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.settle)
+
+    def settle_taken(self) -> bool:
+        """Settle now, if what has ended still holds claims; whether it did."""
+        if not any(exchange.admission is not None and exchange.admission.has_taken for exchange in self._ended):
+            return False
+        self.settle()
+        return True
 
     def settle(self) -> None:
         """Count and log what has ended: a dozen in one go costs half of what each does alone, with cold caches."""

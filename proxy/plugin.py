@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.admission import Grant
+from proxy.admission import Grant, Standing
 from proxy.answer import in_band_error
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
-from proxy.consumption import ESTIMABLE, Consumed, consumed, prompt_tokens
+from proxy.consumption import ESTIMABLE, PAID, Consumed, asked_model, consumed, output_tokens, prompt_tokens
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -60,6 +60,7 @@ from proxy.scalars import (
     Name,
     NotSet,
     Rate,
+    RouteName,
     Share,
     Size,
     written,
@@ -69,9 +70,10 @@ from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
 from proxy.sse import Reader as EventReader
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
-from proxy.store.claims import Claim, Standing, Store, WhenDown
+from proxy.store.claims import Claim, Store, WhenDown
+from proxy.tariff import TARIFF, Tariff
 from proxy.usage import Usage, usage_from_body
-from proxy.wording import fault
+from proxy.wording import fault, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -81,8 +83,10 @@ __all__ = [
     "EARLY",
     "ESTIMABLE",
     "OTHER",
+    "PAID",
     "PRINCIPAL",
     "SAVED",
+    "TARIFF",
     "Attempt",
     "BodyFilter",
     "Claim",
@@ -126,6 +130,7 @@ __all__ = [
     "Rejected",
     "Request",
     "Response",
+    "RouteName",
     "Saved",
     "Services",
     "Share",
@@ -136,17 +141,21 @@ __all__ = [
     "StoreDown",
     "Tap",
     "Target",
+    "Tariff",
     "TooLarge",
     "Unauthorized",
     "Unavailable",
     "UpstreamFault",
     "Usage",
     "WhenDown",
+    "asked_model",
     "consumed",
     "fault",
     "glob",
     "in_band_error",
     "multipart_fields",
+    "nearest",
+    "output_tokens",
     "prompt_tokens",
     "read_model",
     "read_yaml",

@@ -248,12 +248,14 @@ def _own_lines(exchange: Exchange, *, has_id: bool) -> bytes:
         lines += b"x-request-id: %b\r\n" % identity
     served_by = exchange.served_by
     upstream = "" if served_by is None else served_by.target.upstream
-    return lines + _way_lines(exchange.route, upstream, len(exchange.attempts))
+    return lines + _way_lines(exchange.route, exchange.detour, upstream, len(exchange.attempts))
 
 
 @lru_cache(_WAYS)
-def _way_lines(route: str, upstream: str, attempts: int) -> bytes:
+def _way_lines(route: str, detour: str, upstream: str, attempts: int) -> bytes:
     lines = f"x-weir-route: {route}\r\n" if route else ""
+    if detour:
+        lines += f"x-weir-detour: {detour}\r\n"
     if upstream:
         lines += f"x-weir-upstream: {upstream}\r\nx-weir-attempts: {attempts}\r\n"
     return lines.encode()

@@ -84,6 +84,7 @@ class Route:
 class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
+        self.named = {route.name: route for route in routes}
 
     def find(self, request: Request) -> Route | None:
         """None where a rule that could match asks for the model, which nobody has read yet; raises NotFound."""

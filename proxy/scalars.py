@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from proxy.headers import HOP_BY_HOP
-from proxy.wording import fault
+from proxy.wording import fault, nearest
 
 __all__ = [
     "Address",
@@ -38,6 +38,7 @@ __all__ = [
     "OptionalText",
     "Placement",
     "Rate",
+    "RouteName",
     "Share",
     "Size",
     "written",
@@ -119,6 +120,13 @@ def _name(value: str) -> str:
     raise fault("{value} is not a name", "write 1 to 64 letters, digits, '_', '.' or '-'")
 
 
+def _route(value: str, info: ValidationInfo) -> str:
+    known = (info.context or {}).get("routes")
+    if known is not None and value not in known:
+        raise fault("no route is named {value}", nearest(value, known, "routes"))
+    return value
+
+
 def _expiry(value: object) -> datetime:
     day, hour, zone = _split(_EXPIRY, value) or ("", None, None)
     if not day or (zone and not hour):
@@ -186,6 +194,9 @@ NotSet: Final = BeforeValidator(lambda value: None if value == "" else value)
 OptionalText = Annotated[str | None, NotSet]
 
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
+
+RouteName = Annotated[str, AfterValidator(_route), WithJsonSchema({"type": "string", "pattern": _NAME})]
+"""Of a route that config.yaml has."""
 
 Labels = Annotated[dict[Name, Annotated[str, AfterValidator(_label)]], Field(max_length=16)]
 """What a principal's ledger lines say beside its name."""

@@ -15,11 +15,12 @@ from proxy.watch import Watch
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
 
     from proxy.config import Upstream
+    from proxy.exchange import Target
     from proxy.series import Labels
     from proxy.store.claims import Store
 
@@ -65,8 +66,8 @@ class Tasks:
 class Services:
     """Handed to every plugin's `lifespan`. `clock` gives monotonic seconds.
 
-    `upstreams` has the config's blocks by name; `store` counts and keeps what replicas share. `models` is the closed
-    set of the `model` label: a plugin adds those that its own settings name.
+    `upstreams` has the config's blocks by name, `routes` the targets of each; `store` counts and keeps what replicas
+    share. `models` is the closed set of the `model` label: a plugin adds those that its own settings name.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Services:
         upstreams: Mapping[str, Upstream] | None = None,
         stdout: Lines | None = None,
         store: Store | None = None,
+        routes: Mapping[str, Sequence[Target]] | None = None,
     ) -> None:
         self.metrics = metrics
         self.tasks = tasks or Tasks()
         self.clock = clock
         self.watch = Watch(self.tasks)
         self.upstreams = upstreams or {}
+        self.routes = routes or {}
         self.models: set[str] = set()
         self.store = store or Memory(clock)
         self.stdout = stdout or Lines(sys.stdout.buffer)

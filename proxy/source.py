@@ -69,6 +69,11 @@ class Source:
         """Paths and values that the steps lead to, EACH being every key or index; nothing where the shape differs."""
         return _found(self.data, steps, ())
 
+    def routes(self) -> list[str] | None:
+        """Their names, where this is a file that has routes."""
+        named = [name for _, name in self.find("routes", EACH, "name") if isinstance(name, str)]
+        return named or None
+
     def overlaid(self, base: Path, over: Path) -> Self:
         """Where the keys at `base` show through at `over`, as under a route's override of a plugin's settings."""
 
@@ -113,7 +118,9 @@ class Source:
 
 
 def validate(source: Source, model: type[M], data: Any, at: Path, problems: list[Problem]) -> M | None:
-    """`data`, which stands at `at`, as a model; validators find the file's folder in `info.context["folder"]`.
+    """`data`, which stands at `at`, as a model.
+
+    Validators find the file's folder in `info.context["folder"]`, and the names of its routes in `["routes"]`.
 
     It goes through JSON: a strict model then takes what YAML can write for a tuple, an Enum or a Decimal, and no more.
     A key such as `12345` or `true` that came through an unquoted `${KEY}` is text where the model wants text.
@@ -145,7 +152,7 @@ def read_yaml(file: str | os.PathLike[str], model: type[M], environ: Mapping[str
 def _tried(source: Source, model: type[M], data: Any) -> M | ValidationError:
     json = to_json(data, inf_nan_mode="constants", fallback=lambda _unknown: {})
     try:
-        return model.model_validate_json(json, context={"folder": source.folder})
+        return model.model_validate_json(json, context={"folder": source.folder, "routes": source.routes()})
     except ValidationError as refused:
         return refused
 

@@ -151,6 +151,7 @@ HELP = {
     ("plugins",): [],
     ("keys",): ["new", "for the auth plugin"],
     ("keys", "new"): ["NAME", "--label K=V", "--expires DATE", "It is printed once"],
+    ("ledger",): ["FILE", "--by COLUMN", "--since DATE", "principal, user", "--csv"],
     ("schema",): [],
 }
 

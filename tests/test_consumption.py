@@ -9,7 +9,7 @@ import pytest
 
 from proxy import testing
 from proxy.errors import ConnectFailed
-from proxy.plugin import Attempt, Exchange, Outcome, Target, Usage, consumed, prompt_tokens
+from proxy.plugin import Attempt, Exchange, Outcome, Target, Usage, consumed, output_tokens, prompt_tokens
 
 HELLO = {"messages": [{"role": "user", "content": "x" * 40}]}
 
@@ -116,6 +116,29 @@ def test_a_static_answer_uses_nothing_and_what_failed_before_it_is_wasted():
     exchange.is_static, exchange.usage = True, Usage()
     exchange.attempts[0].delivered_tokens = 5
     assert consumed(exchange) == (Usage(), False, False, (Usage(10, 5),))
+
+
+ANSWERS = {
+    "as many as it may have": ({"max_tokens": 20}, 20),
+    "the larger of two": ({"max_tokens": 20, "max_completion_tokens": 30}, 30),
+    "responses": ({"max_output_tokens": 20}, 20),
+    "TGI": ({"inputs": "x", "parameters": {"max_new_tokens": 20, "best_of": 2}}, 40),
+    "for each choice": ({"max_tokens": 20, "n": 3}, 60),
+    "as usual": ({"n": 2}, 400),
+    "no number": ({"max_tokens": "20", "n": None}, 200),
+    "no limit": ({"max_tokens": -1}, 200),
+    "more than there can be": ({"max_tokens": 10**18, "n": 10**18}, 2**27),
+    "not JSON's object": ([], 0),
+}
+
+
+@pytest.mark.parametrize(("body", "tokens"), ANSWERS.values(), ids=ANSWERS)
+def test_an_answer_is_estimated_before_it_is_there(body, tokens):
+    assert output_tokens(testing.exchange(body=orjson.dumps(body)).request, 200) == tokens
+
+
+def test_vectors_are_no_answer():
+    assert output_tokens(testing.exchange(target="/v1/embeddings").request, 200) == 0
 
 
 def test_it_is_found_once_for_all_who_ask():

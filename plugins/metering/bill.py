@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from typing import TYPE_CHECKING, NamedTuple
 
 from plugins.metering.prices import FREE, cost
-from proxy.plugin import ESTIMABLE, SAVED, Consumed, Usage, consumed
+from proxy.plugin import PAID, SAVED, Consumed, Usage, asked_model, consumed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
     from plugins.metering.prices import PriceBook, Rates
-    from proxy.plugin import Attempt, Exchange, Request
-
-PAID = ESTIMABLE | {"audio", "images", "realtime"}
-"""Endpoints that cost something, reported or not."""
+    from proxy.plugin import Attempt, Exchange
 
 _NOTHING = Usage()
 
@@ -48,9 +44,9 @@ def bill(exchange: Exchange, book: PriceBook) -> Bill:
     used, attempt = consumed(exchange), exchange.served_by
     wasted = tuple(_wasted(exchange, used, book)) if used.wasted else ()
     if attempt is None:
-        model, nothing, saved = _named(exchange.request), cost(FREE, used.usage), _saved(exchange, book)
+        model, nothing, saved = asked_model(exchange.request), cost(FREE, used.usage), _saved(exchange, book)
         return Bill(None, model, None, used.usage, used.is_estimated, nothing, wasted, saved)
-    model = attempt.target.model or _named(exchange.request)
+    model = attempt.target.model or asked_model(exchange.request)
     rates = book.find(attempt.target.upstream, model, exchange.model) if _is_paid(exchange, used) else FREE
     usd = cost(rates, used.usage)
     return Bill(attempt.target.upstream, model, exchange.model, used.usage, used.is_estimated, usd, wasted)
@@ -76,13 +72,4 @@ def _wasted(exchange: Exchange, used: Consumed, book: PriceBook) -> Iterator[Spe
 
 
 def _rates(exchange: Exchange, attempt: Attempt, book: PriceBook) -> Rates | None:
-    return book.find(attempt.target.upstream, attempt.target.model or _named(exchange.request), None)
-
-
-def _named(request: Request) -> str | None:
-    """The model that the app asked for."""
-    parsed = request.glimpse()
-    model = parsed.get("model") if isinstance(parsed, dict) else request.model
-    if isinstance(model, str):
-        return model
-    return dict(urllib.parse.parse_qsl(request.query)).get("model")
+    return book.find(attempt.target.upstream, attempt.target.model or asked_model(exchange.request), None)

@@ -43,6 +43,7 @@ def _entry(exchange: Exchange, bill: Bill) -> dict[str, Any]:
         "labels": dict(principal.labels) if principal else {},
         "user": user and user[:SHOWN],
         "route": exchange.route or None,
+        "detour": exchange.detour or None,
         "endpoint": exchange.request.endpoint,
         "upstream": bill.upstream,
         "model": bill.model and bill.model[:SHOWN],

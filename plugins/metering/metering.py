@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from proxy.plugin import (
     OTHER,
     PRINCIPAL,
     SAVED,
+    TARIFF,
     ConfigError,
     EventFilter,
     ExistingFile,
@@ -29,15 +31,15 @@ from proxy.plugin import (
     Outcome,
     Plugin,
     PluginConfig,
+    asked_model,
 )
 
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import AsyncIterator, Callable
-    from decimal import Decimal
 
     from plugins.metering.bill import Bill, Spent
-    from proxy.plugin import Attempt, Exchange, Response, Saved, Services
+    from proxy.plugin import Attempt, Exchange, Request, Response, Saved, Services, Target
 
     Payer = tuple[str, str, str, str]
 
@@ -64,6 +66,7 @@ class MeteringConfig(PluginConfig):
 
 class Metering(Plugin[MeteringConfig]):
     Config = MeteringConfig
+    provides = (TARIFF,)
     reads_usage = True
     sees_all = True
     failure_mode = FailureMode.OPEN
@@ -71,6 +74,7 @@ class Metering(Plugin[MeteringConfig]):
     def __init__(self, config: MeteringConfig, *, name: str) -> None:
         """Raises ConfigError: `weir check` reads the prices too."""
         super().__init__(config, name=name)
+        self._made: Key[Bill] = Key(f"{name}: the bill")
         self._listed = PriceList.load(config.prices) if config.prices else PriceList({})
 
     @override
@@ -120,6 +124,28 @@ class Metering(Plugin[MeteringConfig]):
             log.info("prices read again", extra={"file": str(file)})
 
     @override
+    def on_request(self, exchange: Exchange) -> None:
+        exchange[TARIFF] = self
+
+    def estimate(self, request: Request, target: Target, given: int, made: int) -> Decimal | None:
+        """As a Tariff."""
+        rates = self._book.find(target.upstream, target.model or asked_model(request), None)
+        return None if rates is None else given * rates.input + made * rates.output
+
+    def spent(self, exchange: Exchange) -> Decimal:
+        """As a Tariff."""
+        made = self._bill(exchange)
+        usd = made.usd or Decimal(0)
+        return sum((spent.usd for spent in made.wasted if spent.usd), usd) if made.wasted else usd
+
+    def _bill(self, exchange: Exchange) -> Bill:
+        """Made once: those that ask for it before this plugin's own `on_complete` see the same."""
+        made = exchange.get(self._made, None)
+        if made is None:
+            made = exchange[self._made] = bill(exchange, self._book)
+        return made
+
+    @override
     async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
         request, upstream = exchange.request, attempt.target.upstream
         if request.endpoint not in ASKABLE or not self._may_ask(exchange, upstream):
@@ -153,7 +179,7 @@ class Metering(Plugin[MeteringConfig]):
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
-        made = bill(exchange, self._book)
+        made = self._bill(exchange)
         if self._write is not None:
             self._write(ledger.line(exchange, made))
         for spent in made.wasted:

@@ -1,80 +1,124 @@
-"""One limit of one subject: what is claimed of it, what an answer's header says of it, and how a refusal words it."""
+"""One limit of one subject: what is claimed of it, what an answer's header says of it, and how a refusal words it.
+
+Its key has the limit in it: routes share what they do not override, and what they override is counted apart.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from plugins.rate_limit.settings import DIMENSIONS
+from plugins.rate_limit.settings import DIMENSIONS, TOKENS
 from proxy.plugin import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from plugins.rate_limit.settings import Limits
-    from proxy.plugin import Rate, Standing, WhenDown
+    from proxy.plugin import Rate, Usage, WhenDown
 
     Field = tuple[bytes, bytes]
 
-_UNITS = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
+_PERIODS = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
 
 
-class Dimension(NamedTuple):
-    """`name` is the setting's; `claim` is one of it; `period` is empty for `concurrent`.
+class Owner(NamedTuple):
+    """Whose limits they are: `kind` is what the plugin counts by, `plugin` its name, since two of them count apart."""
+
+    plugin: str
+    kind: str
+    subject: str
+    when_down: WhenDown
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """`name` is the setting's, `said` names the limit; `gives` and `makes`: whether it counts prompts, and answers.
 
     `fields` of an answer's header say the limit and when it is whole again, `remaining` is the name of the one between.
     """
 
     name: str
     claim: Claim
-    period: str
+    said: str
+    gives: bool
+    makes: bool
     fields: tuple[Field, ...]
     remaining: bytes
+    counts_tokens: bool
 
-    def claimed(self, amount: int) -> Claim:
+    def claimed(self, given: int, made: int) -> Claim:
         """Never more than the limit: what is too much for it would never pass, however long one waits."""
         kind, subject, key, limit, _, seconds, when_down = self.claim
+        amount = (given if self.gives else 0) + (made if self.makes else 0)
         return Claim(kind, subject, key, limit, min(amount, limit), seconds, when_down)
 
-    def said(self) -> str:
-        what = self.name.replace("_", " ")
-        return f"{what} per {self.period}" if self.period else "requests at the same time"
+    def used(self, usage: Usage) -> int:
+        if not self.counts_tokens:
+            return 1
+        return (usage.input_tokens if self.gives else 0) + (usage.output_tokens if self.makes else 0)
 
 
-def dimensions(limits: Limits, subject: str, name: str, when_down: WhenDown) -> list[Dimension]:
-    """`name` is the plugin's: two of them count apart."""
+def dimensions(limits: Limits, owner: Owner) -> list[Dimension]:
     found = [
-        _rated(dimension, rate, limits.burst if dimension == "requests" else None, (subject, name, when_down))
+        _rated(dimension, rate, limits.burst if dimension == "requests" else None, owner)
         for dimension in DIMENSIONS
         for rate in getattr(limits, dimension) or ()
     ]
     if limits.concurrent is not None:
-        claim = Claim("slot", subject, f"{name}:concurrent", limits.concurrent, when_down=when_down)
-        found.append(Dimension("concurrent", claim, "", *_fields("concurrent", limits.concurrent, "")))
+        said = f"{limits.concurrent} requests at the same time"
+        claim = _claim(owner, "concurrent", limits.concurrent, None)
+        fields = ((b"x-ratelimit-limit-concurrent", b"%d" % limits.concurrent),)
+        found.append(_dimension("concurrent", claim, said, fields))
     return found
 
 
-def _rated(dimension: str, rate: Rate, burst: int | None, of: tuple[str, str, WhenDown]) -> Dimension:
+def _rated(name: str, rate: Rate, burst: int | None, owner: Owner) -> Dimension:
     """A burst is the same rate over another span: 10 at once of 600 a minute are 10 in any second."""
-    subject, name, when_down = of
     limit, seconds = (rate.amount, rate.seconds) if burst is None else (burst, rate.seconds * burst / rate.amount)
-    claim = Claim("window", subject, f"{name}:{dimension}:{rate.seconds:g}", limit, 1, seconds, when_down)
-    fields = _fields(dimension.replace("_", "-"), limit, duration(seconds))
-    return Dimension(dimension, claim, _UNITS[rate.seconds], *fields)
+    said = f"{rate.amount} {name.replace('_', ' ')} per {_PERIODS[rate.seconds]}"
+    spelled = _spelled(name)
+    fields = (
+        (b"x-ratelimit-limit-" + spelled, b"%d" % limit),
+        (b"x-ratelimit-reset-" + spelled, duration(seconds).encode()),
+    )
+    said = said if burst is None else f"{said}, {burst} at once"
+    return _dimension(name, _claim(owner, name, limit, seconds), said, fields)
 
 
-def _fields(name: str, limit: int, reset: str) -> tuple[tuple[Field, ...], bytes]:
-    field = (f"x-ratelimit-limit-{name}".encode(), b"%d" % limit)
-    ends = ((f"x-ratelimit-reset-{name}".encode(), reset.encode()),) if reset else ()
-    return (field, *ends), f"x-ratelimit-remaining-{name}".encode()
+def _dimension(name: str, claim: Claim, said: str, fields: tuple[Field, ...]) -> Dimension:
+    return Dimension(
+        name,
+        claim,
+        said,
+        gives=name in {"tokens", "input_tokens"},
+        makes=name in {"tokens", "output_tokens"},
+        fields=fields,
+        remaining=b"x-ratelimit-remaining-" + _spelled(name),
+        counts_tokens=name in TOKENS,
+    )
 
 
-def said(dims: Sequence[Dimension], standings: Sequence[Standing]) -> list[Field]:
-    """For an answer's header; of several rates of one kind the one that is nearest to its end."""
+def _spelled(name: str) -> bytes:
+    return name.replace("_", "-").encode()
+
+
+def _claim(owner: Owner, name: str, limit: int, seconds: float | None) -> Claim:
+    span = "" if seconds is None else f"/{seconds:g}"
+    key = f"{owner.plugin}:{owner.kind}:{name}:{limit}{span}"
+    if seconds is None:
+        return Claim("slot", owner.subject, key, limit, when_down=owner.when_down)
+    return Claim("window", owner.subject, key, limit, 1, seconds, owner.when_down)
+
+
+def told(standings: Iterable[tuple[Dimension, int]]) -> list[Field]:
+    """For an answer's header; of several limits of one kind the one that is nearest to its end."""
     nearest: dict[str, tuple[Dimension, int]] = {}
-    for dimension, (left, _) in zip(dims, standings, strict=True):
+    for standing in standings:
+        dimension, left = standing
         known = nearest.get(dimension.name)
         if known is None or left * known[0].claim.limit < known[1] * dimension.claim.limit:
-            nearest[dimension.name] = (dimension, left)
+            nearest[dimension.name] = standing
     fields: list[Field] = []
     for dimension, left in nearest.values():
         fields += dimension.fields
@@ -85,7 +129,7 @@ def said(dims: Sequence[Dimension], standings: Sequence[Standing]) -> list[Field
 def duration(seconds: float) -> str:
     """As OpenAI writes one: `12ms`, `1.5s`, `6m0s`, `1h0m0s`."""
     if seconds < 1:
-        return f"{round(seconds * 1000)}ms"
+        return f"{max(round(seconds * 1000), 1)}ms"
     minutes, rest = divmod(round(seconds, 3), 60)
     hours, minutes = divmod(int(minutes), 60)
     if hours:

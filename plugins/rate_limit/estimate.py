@@ -27,20 +27,30 @@ def input_tokens(request: Request, body: bytes) -> int:
     return prompt_tokens(request) if b'"data:' in body else -(-len(body) // BYTES_PER_TOKEN)
 
 
+def longest(body: bytes) -> int | None:
+    """What an answer may have at most. The body is searched, not parsed: text within it has other quotes."""
+    begin = body.find(b'"max_')
+    found = _LONGEST.search(body, begin) if begin >= 0 else None
+    return int(found[1]) if found else None
+
+
+def choices(body: bytes) -> int:
+    """How many answers it asks for."""
+    if b'"n"' not in body and b'"best_of"' not in body:
+        return 1
+    return min(max(1, *(int(number) for number in _CHOICES.findall(body)), 1), MOST_CHOICES)
+
+
 class Answers:
     """How long answers are, by subject: an average that moves."""
 
     def __init__(self) -> None:
         self._means: dict[str, float] = {}
 
-    def expected(self, subject: str, body: bytes) -> int:
-        """In tokens, of all choices. The body is searched, not parsed: text within it has other quotes."""
-        longest = _LONGEST.search(body) if b'"max_' in body else None
-        each = int(longest[1]) if longest else round(self._means.get(subject, FIRST_GUESS))
-        choices = _CHOICES.search(body)
-        return each * min(max(int(choices[1]), 1), MOST_CHOICES) if choices else each
+    def expected(self, subject: str) -> int:
+        return round(self._means.get(subject, FIRST_GUESS))
 
-    def learn(self, subject: str, tokens: int) -> None:
+    def learn(self, subject: str, tokens: float) -> None:
         mean = self._means.get(subject)
         if mean is None and len(self._means) >= REMEMBERED:
             self._means.clear()

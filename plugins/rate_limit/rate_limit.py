@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from plugins.rate_limit.dimension import dimensions, said
-from plugins.rate_limit.estimate import Answers, input_tokens
-from plugins.rate_limit.settings import DIMENSIONS, RateLimitConfig
+from plugins.rate_limit.dimension import Owner, dimensions, told
+from plugins.rate_limit.estimate import Answers, choices, input_tokens, longest
+from plugins.rate_limit.settings import TOKENS, RateLimitConfig
 from proxy.plugin import PRINCIPAL, Key, Plugin, RateLimited, consumed, read_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from plugins.rate_limit.dimension import Dimension
     from plugins.rate_limit.settings import Limits
-    from proxy.plugin import Claim, Exchange, Grant, Outcome, Response, Services, Standing, Usage
+    from proxy.plugin import Claim, Exchange, Grant, Outcome, Request, Response, Services, Standing
+
+    Granted = tuple[Grant, Sequence[Dimension], str, int]
 
 SUBJECTS = 4096
 """Whose limits are at hand, compiled."""
 
+LONGEST_SUBJECT = 64
+NOTHING = (0, 0, 1)
 ESTIMATED = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
-NONE = (0, 0)
+TOLD: Key[tuple[tuple[Dimension, int], ...]] = Key("how limits stand")
 
 
 class TokensLimited(RateLimited):
@@ -38,70 +43,101 @@ class RateLimit(Plugin[RateLimitConfig]):
     def __init__(self, config: RateLimitConfig, *, name: str) -> None:
         super().__init__(config, name=name)
         self.reads_usage = any(map(_counts_tokens, (config, *config.limits.values())))
-        if config.by == "principal":
+        self._is_by_principal = config.by == "principal"
+        if self._is_by_principal:
             self.needs = (PRINCIPAL,)
-        self._granted: Key[tuple[Grant, Sequence[Dimension], str]] = Key(f"{name}: what was granted")
+        self._granted: Key[Granted] = Key(f"{name}: what was granted")
         self._header = config.by.partition(":")[2]
         self._answers = Answers()
         self._dimensions = lru_cache(SUBJECTS)(self._compiled)
         self._refuse = self._refusal
+        self._refused = 0
 
     @override
     def lifespan(self, services: Services) -> None:
         self._services = services
         self._store = services.store
         self._limited = services.counter("weir_rate_limited", "requests that a limit refused", ("limit", "principal"))
+        if self.config.by == "model":
+            services.models.update(self.config.limits)
 
     @override
-    async def on_request(self, exchange: Exchange) -> None:
-        subject = await self._subject(exchange)
+    def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Waits only for what it has to read: the body where tokens count, and a model that nobody has looked for."""
+        request = exchange.request
+        reads = self.reads_usage and request.method == "POST" and request.endpoint in ESTIMATED
+        if (reads and request.at_hand is None) or (self.config.by == "model" and not request.is_model_read):
+            return self._read(exchange, reads=reads)
+        self._claim(exchange, request.at_hand if reads else None)
+        return None
+
+    async def _read(self, exchange: Exchange, *, reads: bool) -> None:
+        if self.config.by == "model":
+            await read_model(exchange.request)
+        self._claim(exchange, await exchange.request.body() if reads else None)
+
+    def _claim(self, exchange: Exchange, body: bytes | None) -> None:
+        subject = exchange[PRINCIPAL].name if self._is_by_principal else self._subject(exchange)
         dims = self._dimensions(subject)
         if not dims:
             return
-        request = exchange.request
-        given, made = NONE
-        if self.reads_usage and request.method == "POST" and request.endpoint in ESTIMATED:
-            body = await request.body()
-            given = input_tokens(request, body)
-            made = 0 if request.endpoint == "embeddings" else self._answers.expected(subject, body)
-        claims = [
-            dimension.claim if dimension.name in _ONES else dimension.claimed(_part(dimension.name, given, made))
-            for dimension in dims
-        ]
-        exchange[self._granted] = (self._store.claim(exchange, claims, self._refuse), dims, subject)
+        given, made, count = self._estimate(exchange.request, subject, body) if body is not None else NOTHING
+        claims = [dim.claimed(given, made) if dim.counts_tokens else dim.claim for dim in dims]
+        exchange[self._granted] = (self._store.claim(exchange, claims, self._refuse), dims, subject, count)
+
+    def _estimate(self, request: Request, subject: str, body: bytes) -> tuple[int, int, int]:
+        """Tokens of the prompt, and of so many answers."""
+        given = input_tokens(request, body)
+        if request.endpoint == "embeddings":
+            return given, 0, 1
+        most, count = longest(body), choices(body)
+        return given, count * (self._answers.expected(subject) if most is None else most), count
 
     @override
-    async def on_response(self, exchange: Exchange, response: Response) -> None:
+    def on_response(self, exchange: Exchange, response: Response) -> None:
+        """Of all rate limits of the chain, since each adds its own."""
         granted = exchange.get(self._granted, None)
         if granted is not None and granted[0].is_taken:
-            response.put_fields(said(granted[1], granted[0].standings), instead_of=b"x-ratelimit-")
+            standings = (*exchange.get(TOLD, ()), *zip(granted[1], granted[0].remaining, strict=True))
+            exchange[TOLD] = standings
+            response.put_fields(told(standings), instead_of=b"x-ratelimit-")
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
         granted = exchange.get(self._granted, None)
         if granted is None or not granted[0].is_taken:
             return
-        grant, dims, subject = granted
+        grant, dims, subject, count = granted
         if not exchange.attempts and (exchange.response is None or exchange.error is not None):
             grant.settle([0] * len(dims))  # it got no further than this house
-            return
-        usage = consumed(exchange).usage
-        grant.settle([_used(dimension.name, usage) for dimension in dims])
-        if exchange.usage is not None and usage.output_tokens:
-            self._answers.learn(subject, usage.output_tokens)
+        elif self.reads_usage:
+            usage = consumed(exchange).usage
+            grant.settle([dim.used(usage) for dim in dims])
+            if usage.output_tokens and exchange.usage is not None:
+                self._answers.learn(subject, usage.output_tokens / count)
 
-    async def _subject(self, exchange: Exchange) -> str:
+    @override
+    def state(self) -> Mapping[str, Any]:
+        """By what it limits: a route that overrides it has another."""
+        dims = dimensions(self.config, Owner(self.name, self.config.by, "", self.config.when_store_down))
+        limits = ", ".join(dim.said for dim in dims) or "nobody but those in limits"
+        subjects = self._dimensions.cache_info().currsize
+        return {f"{self.config.by}: {limits}": {"subjects": subjects, "refused": self._refused}}
+
+    def _subject(self, exchange: Exchange) -> str:
         """Of models those that the config names, and `other`: an app could make up any number."""
         by, request = self.config.by, exchange.request
-        if by == "principal":
-            return exchange[PRINCIPAL].name
         if by == "route":
             return exchange.route
         if by == "model":
-            if not request.is_model_read:
-                await read_model(request)
             return self._services.model_label(request.model)
-        return request.headers.get(self._header, "")
+        return self._bounded(request.headers.get(self._header, ""))
+
+    def _bounded(self, value: str) -> str:
+        """What a header says may be long, and no text."""
+        if value in self.config.limits or (value.isascii() and len(value) <= LONGEST_SUBJECT):
+            return value
+        return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
 
     def _compiled(self, subject: str) -> list[Dimension]:
         """What a subject of its own limits does not set is as for all."""
@@ -109,35 +145,27 @@ class RateLimit(Plugin[RateLimitConfig]):
         if own is not None:
             changed = {name: getattr(own, name) for name in own.model_fields_set}
             limits = limits.model_copy(update={"burst": None, **changed} if "requests" in changed else changed)
-        return dimensions(limits, subject, self.name, self.config.when_store_down)
+        return dimensions(limits, Owner(self.name, self.config.by, subject, self.config.when_store_down))
 
     def _refusal(self, exchange: Exchange, claim: Claim, standing: Standing) -> RateLimited:
-        grant, dims, subject = exchange[self._granted]
+        grant, dims, subject, _ = exchange[self._granted]
         dimension = next(dim for dim in dims if dim.claim.key == claim.key)
         principal = exchange.get(PRINCIPAL, None)
         self._limited.add((dimension.name, principal.metric if principal else "none"))
-        kind = TokensLimited if "tokens" in dimension.name else RateLimited
+        self._refused += 1
+        kind = TokensLimited if dimension.counts_tokens else RateLimited
         wait = max(math.ceil(standing.seconds), 1)
-        fields = {name.decode(): value.decode() for name, value in said(dims, grant.standings)}
+        fields = {name.decode(): value.decode() for name, value in told(zip(dims, grant.remaining, strict=True))}
         return kind(
-            f"the limit of {dimension.said()} is reached for {self.config.by.partition(':')[0]} '{subject}': limit "
-            f"{claim.limit}, left {standing.remaining}, asked for {claim.amount}; try again in {wait} s",
+            f"rate limit reached for {self._whose(subject)}: {dimension.said}; {standing.remaining} left, "
+            f"{claim.amount} asked for; try again in {wait} s",
             headers={**fields, "retry-after": str(wait)},
         )
 
-
-_ONES = frozenset({"requests", "concurrent"})
+    def _whose(self, subject: str) -> str:
+        """What a header says may be a secret."""
+        return f"what the header '{self._header}' says" if self._header else f"{self.config.by} '{subject}'"
 
 
 def _counts_tokens(limits: Limits) -> bool:
-    return any(getattr(limits, name) for name in DIMENSIONS if name not in _ONES)
-
-
-def _part(name: str, given: int, made: int) -> int:
-    if name == "tokens":
-        return given + made
-    return given if name == "input_tokens" else made
-
-
-def _used(name: str, usage: Usage) -> int:
-    return 1 if name in _ONES else _part(name, usage.input_tokens, usage.output_tokens)
+    return any(getattr(limits, name) for name in TOKENS)

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from proxy.plugin import PluginConfig, Rate, fault
 
-DIMENSIONS = ("requests", "tokens", "input_tokens", "output_tokens")
+TOKENS = ("tokens", "input_tokens", "output_tokens")
+DIMENSIONS = ("requests", *TOKENS)
 MOST_SUBJECTS = 10_000
 
 _HEADER = r"^header:[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
@@ -22,6 +23,8 @@ def _listed(value: object) -> object:
 def _some(rates: list[Rate]) -> tuple[Rate, ...]:
     if not rates:
         raise fault("is an empty list", "write a rate, as in 600/min, or remove it")
+    if len({rate.seconds for rate in rates}) < len(rates):
+        raise fault("has two rates of one period", "leave the lower one")
     return tuple(rates)
 
 

@@ -10,12 +10,12 @@ slot    at most `limit` at the same time; it comes back when its exchange ends, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from proxy.admission import Admission, Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from proxy.admission import Refuse
     from proxy.exchange import Exchange
@@ -24,10 +24,11 @@ WhenDown = Literal["local", "open", "closed"]
 
 
 class Claim(NamedTuple):
-    """`amount` of a limit: `key` says which, `subject` whose; a Redis Cluster keeps what is one subject's together.
+    """`amount` of a limit: `subject` says whose and `key` which; a Redis Cluster keeps what is one subject's together.
 
-    `when_down`: where a shared store does not answer, `local` claims a part of this
-    process's share of the limit, `open` passes, and `closed` refuses.
+    One subject's key always has the same kind and the same seconds. More than the limit never fits; of a slot there
+    is one. `when_down`: where a shared store does not answer, `local` claims a part of this process's share of the
+    limit, `open` passes, and `closed` refuses.
     """
 
     kind: Literal["window", "total", "slot"]
@@ -39,38 +40,43 @@ class Claim(NamedTuple):
     when_down: WhenDown = "local"
 
 
-class Standing(NamedTuple):
-    """How a limit stands: what `remaining` of it, and the seconds until all of it is free again.
+class Taken:
+    """What came of claims, with what then remains of each limit.
 
-    Of a claim that was refused: the seconds until it fits.
+    `refused` is the place of the claim that does not fit, of several the one that has to wait longest; then none is
+    taken, and `wait` is in seconds.
     """
 
-    remaining: int
-    seconds: float
-
-
-class Taken:
-    """What came of claims. `refused` is the place of the one that did not fit, and then none is taken."""
-
-    __slots__ = ("at", "claims", "identity", "is_freed", "is_local", "mirror", "refused", "standings")
+    __slots__ = ("at", "claims", "identity", "is_freed", "is_local", "mirror", "refused", "remaining", "wait")
 
     def __init__(
-        self, identity: str, claims: Sequence[Claim], standings: Sequence[Standing], *, refused: int | None, at: float
+        self,
+        identity: str,
+        claims: Sequence[Claim],
+        remaining: Sequence[int],
+        *,
+        at: float,
+        refused: int | None = None,
+        wait: float = 0.0,
     ) -> None:
-        """`at`: when it was taken, by the clock of the memory that took it.
+        """`at`: when it was taken, by the clock of this process.
 
         `is_local`: a shared store did not decide it; `mirror`: what it is for the memory that counts along.
         """
         self.identity = identity
         self.claims = claims
-        self.standings = standings
+        self.remaining = remaining
         self.refused = refused
+        self.wait = wait
         self.at = at
         self.is_local = self.is_freed = False
         self.mirror: Taken | None = None
 
 
 class Store(ABC):
+    settle_ended: Callable[[], bool] = staticmethod(lambda: False)
+    """Settles what has ended and is not counted yet; whether there was any. Asked before anybody is refused."""
+
     def claim(self, exchange: Exchange, claims: Sequence[Claim], refuse: Refuse) -> Grant:
         """For `on_request`: the claims are taken once all plugins have claimed theirs, in one step.
 
@@ -83,8 +89,12 @@ class Store(ABC):
     async def get(self, key: str, exchange: Exchange) -> bytes | None:
         """The value, if there is one; what the exchange claims is taken in the same step. Raises its refusal."""
         found = self.look_up(key)
-        if exchange.admission is not None:
-            await exchange.admission.decided()
+        try:
+            if exchange.admission is not None:
+                await exchange.admission.decided()
+        except BaseException:
+            found.close()
+            raise
         return await found
 
     @abstractmethod
@@ -92,8 +102,8 @@ class Store(ABC):
         """Of what is kept in this process: so many values, of so many bytes; where several say so, the most counts."""
 
     @abstractmethod
-    def look_up(self, key: str) -> Awaitable[bytes | None]:
-        """Started at once; never raises: a store that does not answer knows nothing."""
+    def look_up(self, key: str) -> Coroutine[Any, Any, bytes | None]:
+        """Asked for at once; never raises: a store that does not answer knows nothing."""
 
     @abstractmethod
     def put(self, key: str, value: bytes, seconds: float) -> None:
@@ -110,3 +120,7 @@ class Store(ABC):
     @abstractmethod
     def free(self, taken: Taken) -> None:
         """Give its slots back, at once; again changes nothing."""
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Any]:
+        """What the admin's `/state` shows of it."""

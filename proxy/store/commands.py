@@ -1,78 +1,94 @@
 """What Redis is asked and what its answers mean: pure, the scripts' (`*.lua`) side of the words.
 
-Keys are `weir:{subject}:name`, so that a cluster has what is one subject's in one place.
+Keys are `weir:{=subject}:name`, so that a cluster has what is one subject's in one place; the `=` keeps a tag that is
+empty, or begins with a brace, from being none.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import math
+import pathlib
+from typing import TYPE_CHECKING, Final
 
-from proxy.store.claims import Claim, Standing, Taken
+from proxy.store.claims import Claim, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    Part = Sequence[int]
     Command = tuple[str | int, ...]
+    Answer = Sequence[int]
+
+_WINDOWS: Final = {"take", "settle"}
+
+
+def _script(name: str) -> str:
+    names = ("window", name) if name in _WINDOWS else (name,)
+    return "".join((pathlib.Path(__file__).parent / f"{part}.lua").read_text() for part in names)
+
+
+SCRIPTS: Final = {name: _script(name) for name in ("take", "settle", "renew")}
+SHAS: Final = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in SCRIPTS.items()}  # noqa: S324 - Redis's
+ASKED_BEFORE: Final = [-1]
+"""The answer where an exchange was settled, or taken, before its claims arrived."""
 
 
 def key(subject: str, name: str) -> str:
-    return f"weir:{{{subject}}}:{name}"
+    return f"weir:{{={subject}}}:{name}"
 
 
-def parts(claims: Sequence[Claim], *, apart: bool) -> list[Part]:
-    """The places of what is decided in one script: all claims, or with `apart` those of one subject."""
-    if not apart:
-        return [range(len(claims))]
-    by_subject: dict[str, list[int]] = {}
+def by_subject(claims: Sequence[Claim]) -> list[list[int]]:
+    """The places of what one script can decide in a cluster: the claims of one subject."""
+    found: dict[str, list[int]] = {}
     for place, claim in enumerate(claims):
-        by_subject.setdefault(claim.subject, []).append(place)
-    return list(by_subject.values())
+        found.setdefault(claim.subject, []).append(place)
+    return list(found.values())
 
 
-def take(identity: str, claims: Sequence[Claim], part: Part, slot_ms: int) -> tuple[str, Command]:
-    """The subject, and what follows `EVALSHA sha`."""
-    subject, keys = _keys(identity, claims, part)
-    said: list[str | int] = [*keys, identity, slot_ms]
-    for place in part:
-        claim = claims[place]
-        said += (claim.kind, claim.limit, claim.amount, int(claim.seconds * 1000))
-    return subject, tuple(said)
+def take(identity: str, claims: Sequence[Claim], slot_ms: int) -> Command:
+    """What follows `EVALSHA sha`."""
+    said = _keys(identity, claims)
+    said += (identity, slot_ms)
+    for claim in claims:
+        said += (claim.kind, claim.limit, claim.amount, _ms(claim.seconds))
+    return tuple(said)
 
 
 def settle(
-    identity: str, claims: Sequence[Claim], amounts: Sequence[int], part: Part, *, is_sure: bool
-) -> tuple[str, Command]:
-    """`is_sure`: the claims were granted; else nobody knows whether they ever arrived."""
-    subject, keys = _keys(identity, claims, part)
-    said: list[str | int] = [*keys, "sure" if is_sure else "unsure"]
-    for place in part:
-        claim = claims[place]
-        said += (claim.kind, claim.amount, amounts[place], int(claim.seconds * 1000))
-    return subject, tuple(said)
+    identity: str, claims: Sequence[Claim], amounts: Sequence[int], *, is_sure: bool, taken: float, known: float
+) -> Command:
+    """`is_sure`: the claims were granted; else nobody knows whether they ever arrived.
+
+    `taken` and `known`: how many seconds ago the claims were taken, and what was used became known.
+    """
+    said = _keys(identity, claims)
+    said += ("sure" if is_sure else "unsure", int(taken * 1000), int(known * 1000))
+    for claim, amount in zip(claims, amounts, strict=True):
+        said += (claim.kind, claim.amount, amount, _ms(claim.seconds))
+    return tuple(said)
 
 
-def renew(subject: str, name: str, slot_ms: int, identities: Iterable[str]) -> tuple[str, Command]:
-    return subject, (1, key(subject, name), slot_ms, *identities)
+def renew(subject: str, name: str, slot_ms: int, identities: Iterable[str]) -> Command:
+    return (1, key(subject, name), slot_ms, *identities)
 
 
-def taken(identity: str, claims: Sequence[Claim], by_part: Sequence[Part], answers: Sequence[Sequence[int]]) -> Taken:
-    standings = [Standing(0, 0.0)] * len(claims)
-    refused: int | None = None
-    for part, (refusing, *told) in zip(by_part, answers, strict=True):
-        if refusing and refused is None:
-            refused = part[refusing - 1]
-        for at, place in enumerate(part):
-            standings[place] = _refused(told, at) if refusing else Standing(told[at], claims[place].seconds)
-    return Taken(identity, claims, standings, refused=refused, at=0.0)
+def taken(identity: str, claims: Sequence[Claim], parts: Sequence[Sequence[int]], answers: Sequence[Answer]) -> Taken:
+    """Of the answers to each part of the claims: all are taken, or it is refused by the one that waits longest."""
+    remaining, refused, longest = [0] * len(claims), None, -1
+    for part, (refusing, wait, *left) in zip(parts, answers, strict=True):
+        for place, rest in zip(part, left, strict=True):
+            remaining[place] = rest
+        if refusing and wait > longest:
+            refused, longest = part[refusing - 1], wait
+    return Taken(identity, claims, remaining, at=0.0, refused=refused, wait=max(longest, 0) / 1000)
 
 
-def _refused(told: Sequence[int], at: int) -> Standing:
-    return Standing(told[2 * at], told[2 * at + 1] / 1000)
+def _keys(identity: str, claims: Sequence[Claim]) -> list[str | int]:
+    """The number of keys and the keys: the reservation's, where the first claim's are, and the claims'."""
+    said: list[str | int] = [len(claims) + 1, key(claims[0].subject, identity)]
+    said += [key(claim.subject, claim.key) for claim in claims]
+    return said
 
 
-def _keys(identity: str, claims: Sequence[Claim], part: Part) -> tuple[str, list[str | int]]:
-    """The subject, then the number of keys and the keys: the reservation's, and the claims'."""
-    subject = claims[part[0]].subject
-    named = [key(claims[place].subject, claims[place].key) for place in part]
-    return subject, [len(named) + 1, key(subject, identity), *named]
+def _ms(seconds: float) -> int:
+    return max(math.ceil(seconds * 1000), 1)

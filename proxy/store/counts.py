@@ -6,7 +6,9 @@ so that never more than the limit is taken in any such span, and room comes back
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from typing import Any
 
 SLICES = 60
 
@@ -14,78 +16,96 @@ SLICES = 60
 class Window:
     """What was taken in the last `seconds`."""
 
-    __slots__ = ("_slices", "_used", "_width")
+    __slots__ = ("_forget_at", "_last", "_seconds", "_slices", "_used", "_width")
 
     def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._width = seconds / SLICES
-        self._slices: deque[list[int]] = deque()  # number, amount; the oldest first
+        self._last: list[Any] = [-math.inf, 0]
+        self._slices: deque[list[Any]] = deque()  # when it ends, the amount; the oldest first
+        self._forget_at = math.inf
         self._used = 0
 
     def used(self, now: float) -> int:
-        first, slices = int(now / self._width) - SLICES, self._slices
-        while slices and slices[0][0] < first:
-            self._used -= slices.popleft()[1]
+        if now >= self._forget_at:
+            self._forget(now)
         return self._used
 
     def add(self, now: float, amount: int) -> None:
-        number, slices = int(now / self._width), self._slices
-        if slices and slices[-1][0] == number:
-            slices[-1][1] += amount
-        else:
-            slices.append([number, amount])
+        if now >= self._last[0]:
+            self._begin(now)
+        self._last[1] += amount
         self._used += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
-        """Of what was taken at `at`: less of it counts no longer than it would have, more of it counts from now on."""
+        """As if this had been known when it was taken, `at`; what has no place there any more counts from now on."""
         self.used(now)
-        number = int(at / self._width)
-        found = next((slice_ for slice_ in reversed(self._slices) if slice_[0] == number), None)
-        if found is not None:
-            more = max(more, -found[1])
-            found[1] += more
-            self._used += more
-        elif more > 0:
+        for slice_ in reversed(self._slices):
+            if slice_[0] - self._width <= at < slice_[0]:
+                more = max(more, -slice_[1])
+                slice_[1] += more
+                self._used += more
+                return
+        if more > 0:
             self.add(now, more)
 
     def seconds_until(self, most: int, now: float) -> float:
         """Until no more than `most` is used, if nothing else is taken."""
         over, free_at = self.used(now) - most, now
-        for number, amount in self._slices:
+        for ends, amount in self._slices:
             if over <= 0:
                 break
             over -= amount
-            free_at = (number + SLICES + 1) * self._width
+            free_at = ends + self._seconds
         return free_at - now
 
-    def is_idle(self, now: float) -> bool:
-        return not self.used(now) and not self._slices
+    def idle_at(self) -> float:
+        """When nothing of it is left, if nothing else is taken."""
+        return float(self._last[0] + self._seconds)
+
+    def _begin(self, now: float) -> None:
+        ends = (now // self._width + 1) * self._width
+        self._last = [ends if ends > now else ends + self._width, 0]
+        self._slices.append(self._last)
+        if len(self._slices) == 1:
+            self._forget_at = self._last[0] + self._seconds
+
+    def _forget(self, now: float) -> None:
+        slices = self._slices
+        while slices and slices[0][0] + self._seconds <= now:
+            self._used -= slices.popleft()[1]
+        self._forget_at = slices[0][0] + self._seconds if slices else math.inf
 
 
 class Total:
     """What was taken since the first time, until `seconds` after it."""
 
-    __slots__ = ("_ends_at", "_used")
+    __slots__ = ("_ends_at", "_seconds", "_used")
 
-    def __init__(self, seconds: float, now: float) -> None:
-        self._ends_at = now + seconds
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends_at = -math.inf
         self._used = 0
 
     def used(self, now: float) -> int:
         return self._used if now < self._ends_at else 0
 
     def add(self, now: float, amount: int) -> None:
-        del now
+        if now >= self._ends_at:
+            self._used, self._ends_at = 0, now + self._seconds
         self._used += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
-        del at, now
-        self._used = max(self._used + more, 0)
+        del at
+        more = max(more, -self.used(now))
+        if more:
+            self.add(now, more)
 
     def seconds_until(self, most: int, now: float) -> float:
-        return 0.0 if self._used <= most else max(self._ends_at - now, 0.0)
+        return self._ends_at - now if self.used(now) > most else 0.0
 
-    def is_idle(self, now: float) -> bool:
-        return now >= self._ends_at
+    def idle_at(self) -> float:
+        return self._ends_at
 
 
 class Slots:
@@ -108,13 +128,12 @@ class Slots:
         """A slot is given back as a whole, when its exchange ends."""
 
     def give_back(self, amount: int) -> None:
-        self._used -= amount
+        self._used = max(self._used - amount, 0)
 
     def seconds_until(self, most: int, now: float) -> float:
         """Nobody knows."""
         del most, now
         return 0.0
 
-    def is_idle(self, now: float) -> bool:
-        del now
-        return not self._used
+    def idle_at(self) -> float:
+        return math.inf if self._used else -math.inf

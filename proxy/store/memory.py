@@ -5,19 +5,19 @@ that nobody has asked for the longest.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from proxy.store.claims import Claim, Standing, Store, Taken
+from proxy.store.claims import Claim, Store, Taken
 from proxy.store.counts import Slots, Total, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     Count = Window | Total | Slots
 
-MAX_COUNTS = 200_000
+MAX_COUNTS = 100_000
 SWEEP_AT = 4096
 MAX_VALUES = 10_000
 MAX_VALUE_BYTES = 64 * 2**20
@@ -25,11 +25,17 @@ MAX_VALUE_BYTES = 64 * 2**20
 
 class Memory(Store):
     def __init__(
-        self, clock: Callable[[], float], *, max_values: int = MAX_VALUES, max_bytes: int = MAX_VALUE_BYTES
+        self,
+        clock: Callable[[], float],
+        *,
+        max_counts: int = MAX_COUNTS,
+        max_values: int = MAX_VALUES,
+        max_bytes: int = MAX_VALUE_BYTES,
     ) -> None:
-        self._clock = clock
-        self._counts: dict[str, Count] = {}
-        self._sweep_at = SWEEP_AT
+        self.clock = clock
+        self._max_counts = max_counts
+        self._counts: dict[tuple[str, str], Count] = {}
+        self._sweep_at = min(SWEEP_AT, max_counts)
         self.values = Values(clock, max_values, max_bytes)
 
     @override
@@ -37,34 +43,33 @@ class Memory(Store):
         return self.take_now(identity, claims)
 
     def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken:
-        now, used, counts = self._clock(), [], []
-        refused = None
-        for place, claim in enumerate(claims):
-            count = self._counts.get(claim.key) or self._new(claim, now)
-            counts.append(count)
-            used.append(count.used(now))
-            if used[-1] + claim.amount > claim.limit and refused is None:
-                refused = place
-        if refused is not None:
-            standings = _refused(claims, counts, used, now)
-            return Taken(identity, claims, standings, refused=refused, at=now)
-        for claim, count in zip(claims, counts, strict=True):
-            count.add(now, claim.amount)
-        standings = [Standing(c.limit - u - c.amount, c.seconds) for c, u in zip(claims, used, strict=True)]
-        return Taken(identity, claims, standings, refused=None, at=now)
+        now, fits = self._now(), True
+        counts, remaining = [], []
+        for claim in claims:
+            _, subject, key, limit, amount, _, _ = claim
+            count = self._counts.get((subject, key)) or self._new(claim)
+            left = limit - amount - count.used(now)
+            fits = fits and left >= 0
+            counts.append((count, amount))
+            remaining.append(left)
+        if not fits:
+            return _refused(identity, claims, [count for count, _ in counts], now)
+        for count, amount in counts:
+            count.add(now, amount)
+        return Taken(identity, claims, remaining, at=now)
 
     def note(self, identity: str, claims: Sequence[Claim]) -> Taken:
         """Count along what another store has decided."""
-        now = self._clock()
+        now = self._now()
         for claim in claims:
-            self._count_of(claim).add(now, claim.amount)
-        return Taken(identity, claims, (), refused=None, at=now)
+            self._count(claim).add(now, claim.amount)
+        return Taken(identity, claims, (), at=now)
 
     @override
     def settle(self, taken: Taken, amounts: Sequence[int]) -> None:
         for claim, amount in zip(taken.claims, amounts, strict=True):
             if amount != claim.amount and claim.kind != "slot":
-                self._count_of(claim).correct(taken.at, self._clock(), amount - claim.amount)
+                self._count(claim).correct(taken.at, self.clock(), amount - claim.amount)
 
     @override
     def free(self, taken: Taken) -> None:
@@ -72,7 +77,7 @@ class Memory(Store):
             return
         taken.is_freed = True
         for claim in taken.claims:
-            if claim.kind == "slot" and isinstance(count := self._counts.get(claim.key), Slots):
+            if claim.kind == "slot" and isinstance(count := self._count(claim), Slots):
                 count.give_back(claim.amount)
 
     @override
@@ -80,34 +85,43 @@ class Memory(Store):
         self.values.bound(values, size)
 
     @override
-    def look_up(self, key: str) -> Awaitable[bytes | None]:
+    def look_up(self, key: str) -> Coroutine[Any, Any, bytes | None]:
         return _known(self.values.get(key))
 
     @override
     def put(self, key: str, value: bytes, seconds: float) -> None:
         self.values.put(key, value, seconds)
 
-    def _count_of(self, claim: Claim) -> Count:
-        return self._counts.get(claim.key) or self._new(claim, self._clock())
+    @override
+    def state(self) -> Mapping[str, Any]:
+        return {"kind": "memory", "counts": len(self._counts), "values": len(self.values)}
 
-    def _new(self, claim: Claim, now: float) -> Count:
+    def _now(self) -> float:
+        now = self.clock()
         if len(self._counts) >= self._sweep_at:
             self._sweep(now)
+        return now
+
+    def _count(self, claim: Claim) -> Count:
+        return self._counts.get((claim.subject, claim.key)) or self._new(claim)
+
+    def _new(self, claim: Claim) -> Count:
         count: Count
         if claim.kind == "window":
             count = Window(claim.seconds)
         else:
-            count = Slots() if claim.kind == "slot" else Total(claim.seconds, now)
-        self._counts[claim.key] = count
+            count = Slots() if claim.kind == "slot" else Total(claim.seconds)
+        self._counts[claim.subject, claim.key] = count
         return count
 
     def _sweep(self, now: float) -> None:
-        """So that keys which nobody uses any more do not add up. Where that does not help, the oldest are let go."""
-        kept = {key: count for key, count in self._counts.items() if not count.is_idle(now)}
-        for key in list(kept)[: max(len(kept) - MAX_COUNTS // 2, 0)] if len(kept) >= MAX_COUNTS else ():
-            del kept[key]
-        self._counts = kept
-        self._sweep_at = max(2 * len(kept), SWEEP_AT)
+        """Let go of what is idle, and where that is not enough of what would be so first: a slot in use never is."""
+        kept = [item for item in self._counts.items() if item[1].idle_at() > now]
+        if len(kept) > self._max_counts // 2:
+            kept.sort(key=lambda item: item[1].idle_at())
+            del kept[: -(self._max_counts // 2)]
+        self._counts = dict(kept)
+        self._sweep_at = min(max(2 * len(kept), SWEEP_AT), self._max_counts)
 
 
 class Values:
@@ -154,12 +168,17 @@ class Values:
             self.size -= len(found[1])
 
 
-def _refused(claims: Sequence[Claim], counts: Sequence[Count], used: Sequence[int], now: float) -> list[Standing]:
-    """How they stand without the claims."""
-    return [
-        Standing(max(claim.limit - now_used, 0), count.seconds_until(claim.limit - claim.amount, now))
-        for claim, count, now_used in zip(claims, counts, used, strict=True)
+def _refused(identity: str, claims: Sequence[Claim], counts: Sequence[Count], now: float) -> Taken:
+    """How the limits stand without the claims, and which of those that do not fit has to wait longest."""
+    used = [count.used(now) for count in counts]
+    waits = [
+        (count.seconds_until(claim.limit - claim.amount, now), -place)
+        for place, (claim, count) in enumerate(zip(claims, counts, strict=True))
+        if used[place] + claim.amount > claim.limit
     ]
+    wait, place = max(waits)
+    remaining = [max(claim.limit - part, 0) for claim, part in zip(claims, used, strict=True)]
+    return Taken(identity, claims, remaining, at=now, refused=-place, wait=wait)
 
 
 async def _known(value: bytes | None) -> bytes | None:

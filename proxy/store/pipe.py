@@ -1,15 +1,15 @@
 """One connection to a Redis: what is asked within a turn of the event loop travels together, answers come in order.
 
-redis-py costs 50 to 75 µs of CPU for each command, this 5 to 15: no task, no lock and no stream reader per command. Its
-client finds the servers (`servers.py`); here are only hiredis, a queue and a limit of time. A command that is not
-answered in time fails, and the connection stays: the answer that comes late belongs to the command that it belongs to.
+redis-py costs 50 to 75 µs of CPU for each command, this 5 to 15: no task, no lock and no stream reader per command. A
+command that is not answered in time fails, and the connection stays: the answer that comes late belongs to the command
+that it belongs to.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import hiredis
 from typing_extensions import override
@@ -17,7 +17,6 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TIMEOUT = 0.05
 GRACE = 0.001
 """When time is up the loop looks into the socket once more: it may be the loop that was late."""
 
@@ -26,35 +25,63 @@ class Unanswered(Exception):
     """Nobody knows whether the command was carried out."""
 
 
+class Waiter(Protocol):
+    """Who waits for an answer: a future, or less."""
+
+    def done(self) -> bool: ...
+    def set_result(self, answer: Any, /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
+class Nobody:
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, answer: Any, /) -> None: ...
+
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
+NOBODY = Nobody()
+
+
 class Pipe(asyncio.Protocol):
-    def __init__(self, on_late: Callable[[Pipe], None], on_lost: Callable[[Pipe], None]) -> None:
+    def __init__(self, on_late: Callable[[Pipe], None], on_lost: Callable[[Pipe], None], *, timeout: float) -> None:
         """`on_late` is called once for all commands that were found to be late together."""
+        self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._on_late = on_late
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[float, Waiter]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.answered = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
 
     def call(self, *command: str | bytes | int) -> asyncio.Future[Any]:
         """Its answer; an error of Redis's is an answer too, a `hiredis.ReplyError`. Fails as Unanswered."""
         future = self._loop.create_future()
+        self.send(future, *command)
+        return future
+
+    def send(self, waiter: Waiter, *command: str | bytes | int) -> None:
         if self._transport is None:
-            future.set_exception(Unanswered("not connected"))
-            return future
+            fail(waiter)
+            return
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(hiredis.pack_command(cast("Any", command)))
-        self._waiting.append((self._loop.time(), future))
-        return future
+        self._waiting.append((self._loop.time(), waiter))
 
     async def drain(self) -> None:
         """Wait for what was asked, as long as one may."""
-        if waiting := [future for _, future in self._waiting if not future.done()]:
-            await asyncio.wait(waiting, timeout=TIMEOUT)
+        if self._waiting and self._transport is not None:
+            await asyncio.wait({self.call("PING")}, timeout=self._timeout)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -70,10 +97,10 @@ class Pipe(asyncio.Protocol):
         try:
             reader.feed(data)
             while (answer := reader.gets()) is not False:
-                future = waiting.popleft()[1]
+                waiter = waiting.popleft()[1]
                 self.answered += 1
-                if not future.done():
-                    future.set_result(answer)
+                if not waiter.done():
+                    waiter.set_result(answer)
         except (hiredis.ProtocolError, IndexError):  # whatever speaks there, it is no Redis
             self.close()
 
@@ -83,7 +110,7 @@ class Pipe(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         while self._waiting:
-            _fail(self._waiting.popleft()[1])
+            fail(self._waiting.popleft()[1])
         self._on_lost(self)
 
     def _flush(self) -> None:
@@ -91,15 +118,15 @@ class Pipe(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
             if self._timer is None:
-                self._timer = self._loop.call_later(TIMEOUT, self._look)
+                self._timer = self._loop.call_later(self._timeout, self._look)
 
     def _look(self) -> None:
         """Whether somebody has waited for too long."""
         self._timer = None
-        first = next((since for since, future in self._waiting if not future.done()), None)
+        first = next((since for since, waiter in self._waiting if not waiter.done()), None)
         if first is None:
             return
-        left = first + TIMEOUT - self._loop.time()
+        left = first + self._timeout - self._loop.time()
         self._timer = (
             self._loop.call_later(left, self._look) if left > 0 else self._loop.call_later(GRACE, self._expire)
         )
@@ -107,17 +134,18 @@ class Pipe(asyncio.Protocol):
     def _expire(self) -> None:
         self._timer = None
         now, is_late = self._loop.time(), False
-        for since, future in self._waiting:
-            if since + TIMEOUT > now:
+        for since, waiter in self._waiting:
+            if since + self._timeout > now:
                 break
-            is_late = is_late or not future.done()
-            _fail(future)
+            is_late = is_late or not waiter.done()
+            fail(waiter)
         if is_late:
             self._on_late(self)
         self._look()
 
 
-def _fail(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_exception(Unanswered("no answer in time"))
-        future.exception()  # nobody has to look at it
+def fail(waiter: Waiter) -> None:
+    if not waiter.done():
+        waiter.set_exception(Unanswered("no answer in time"))
+        if isinstance(waiter, asyncio.Future):
+            waiter.exception()  # nobody has to look at it

@@ -1,142 +1,190 @@
-"""Which server has a key, and a connection to it: redis-py asks Sentinels and clusters, `Pipe` carries the commands."""
+"""Which server has a key, and a connection to it: one Redis, the primary of Sentinels, or a cluster's primaries."""
 
 from __future__ import annotations
 
 import asyncio
-import pathlib
+import binascii
+import contextlib
+from bisect import bisect_right
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hiredis
 
-from proxy.store.pipe import Pipe
+from proxy.store.commands import SCRIPTS, SHAS
+from proxy.store.pipe import Pipe, Unanswered, fail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from proxy.store.commands import Command
+    from proxy.store.pipe import Waiter
     from proxy.store.url import StoreUrl
 
-CONNECT_SECONDS = 1.0
-SCRIPTS = {name: (pathlib.Path(__file__).parent / f"{name}.lua").read_text() for name in ("take", "settle", "renew")}
+    Address = tuple[str, int]
+    Told = Callable[[Pipe], None]
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 0.5
+SLOTS = 16384
+NO_ANSWER = (OSError, Unanswered, hiredis.HiredisError)
+"""What `connected` raises where a server does not answer, or not as it must."""
 
 
 class Servers:
-    """Connections that stand. `shas`: the scripts', by name; every server has them."""
+    """Connections that stand: to one server or, with `begins`, each to that of the slots from there on."""
 
-    def __init__(self, pipes: dict[tuple[str, int], Pipe], find: Callable[[str], tuple[str, int]]) -> None:
-        self._pipes = pipes
-        self._find = lru_cache(4096)(find)
-        self.shas: dict[str, str] = {}
-
-    @property
-    def pipes(self) -> list[Pipe]:
-        return list(self._pipes.values())
+    def __init__(self, owners: Sequence[Pipe], begins: Sequence[int] = (0,)) -> None:
+        self.pipes = list(dict.fromkeys(owners))
+        self._owners = owners
+        self._begins = begins
+        self._found = lru_cache(4096)(self._find)
 
     @property
-    def is_cluster(self) -> bool:
-        return len(self._pipes) > 1
+    def is_open(self) -> bool:
+        return all(pipe.is_open for pipe in self.pipes)
+
+    @property
+    def answered(self) -> int:
+        return sum(pipe.answered for pipe in self.pipes)
 
     def pipe(self, subject: str) -> Pipe:
         """Where the keys of a subject are."""
-        if len(self._pipes) == 1:
-            return next(iter(self._pipes.values()))
-        return self._pipes[self._find(subject)]
+        return self._owners[0] if len(self._owners) == 1 else self._found(subject)
 
-    async def load_scripts(self) -> None:
-        """Raises Unanswered or ReplyError."""
-        for name, text in SCRIPTS.items():
-            for pipe in self._pipes.values():
-                self.shas[name] = (await _asked(pipe, "SCRIPT", "LOAD", text)).decode()
+    def _find(self, subject: str) -> Pipe:
+        return self._owners[bisect_right(self._begins, slot(subject)) - 1]
+
+    def run(self, waiter: Waiter, script: str, subject: str, command: Command) -> None:
+        """A server that has forgotten the script, without having done anything, gets its text."""
+        pipe = self.pipe(subject)
+        pipe.send(_Learning(pipe, waiter, script, command), "EVALSHA", SHAS[script], *command)
 
     async def drain(self) -> None:
-        for pipe in self._pipes.values():
+        for pipe in self.pipes:
             await pipe.drain()
 
     def close(self) -> None:
-        for pipe in self._pipes.values():
+        for pipe in self.pipes:
             pipe.close()
 
 
-async def connected(url: StoreUrl, on_late: Callable[[Pipe], None], on_lost: Callable[[Pipe], None]) -> Servers:
-    """Raises OSError, Unanswered or ReplyError where one of the servers does not answer."""
-    async with asyncio.timeout(CONNECT_SECONDS):
-        if url.kind == "cluster":
-            addresses, find = await _cluster(url)
+class _Learning:
+    __slots__ = ("_command", "_pipe", "_script", "_waiter")
+
+    def __init__(self, pipe: Pipe, waiter: Waiter, script: str, command: Command) -> None:
+        self._pipe = pipe
+        self._waiter = waiter
+        self._script = script
+        self._command = command
+
+    def done(self) -> bool:
+        return self._waiter.done()
+
+    def set_exception(self, error: BaseException, /) -> None:
+        del error
+        fail(self._waiter)
+
+    def set_result(self, answer: Any, /) -> None:
+        if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
+            self._pipe.send(self._waiter, "EVAL", SCRIPTS[self._script], *self._command)
         else:
-            only = await _primary(url) if url.kind == "sentinel" else (url.hosts or ((url.path, 0),))[0]
-            addresses, find = [only], lambda _: only
-        pipes = {}
-        try:
-            for address in addresses:
-                pipes[address] = await _dialled(url, address, on_late, on_lost)
-            servers = Servers(pipes, find)
-            await servers.load_scripts()
-        except BaseException:
-            for pipe in pipes.values():
-                pipe.close()
-            raise
+            self._waiter.set_result(answer)
+
+
+def slot(subject: str) -> int:
+    """Of a cluster: that of the keys `weir:{=subject}:…`, whose tag ends at the first brace."""
+    return binascii.crc_hqx(f"={subject}".partition("}")[0].encode(), 0) % SLOTS
+
+
+async def connected(url: StoreUrl, on_late: Told, on_lost: Told) -> Servers:
+    """Raises one of NO_ANSWER."""
+    async with contextlib.AsyncExitStack() as unfinished:
+
+        async def dial(address: Address) -> Pipe:
+            pipe = await _dialled(url, address, on_late, on_lost)
+            unfinished.callback(pipe.close)
+            await _introduce(pipe, url)
+            for text in SCRIPTS.values():
+                await _asked(pipe, "SCRIPT", "LOAD", text)
+            return pipe
+
+        if url.kind == "cluster":
+            servers = await _cluster(await _first_told(url, _slots), dial)
+        else:
+            servers = Servers([await dial(await _first_told(url, _primary) if url.primary else url.hosts[0])])
+        unfinished.pop_all()
         return servers
 
 
-async def _dialled(
-    url: StoreUrl, address: tuple[str, int], on_late: Callable[[Pipe], None], on_lost: Callable[[Pipe], None]
-) -> Pipe:
-    loop = asyncio.get_running_loop()
-    if url.path:
-        _, pipe = await loop.create_unix_connection(lambda: Pipe(on_late, on_lost), url.path)
-    else:
-        _, pipe = await loop.create_connection(lambda: Pipe(on_late, on_lost), *address, ssl=url.tls)
+async def _dialled(url: StoreUrl, address: Address, on_late: Told, on_lost: Told) -> Pipe:
+    loop, (host, port) = asyncio.get_running_loop(), address
+
+    def made() -> Pipe:
+        return Pipe(on_late, on_lost, timeout=url.timeout)
+
+    async with asyncio.timeout(CONNECT_SECONDS):
+        if url.path:
+            return (await loop.create_unix_connection(made, url.path))[1]
+        return (await loop.create_connection(made, host, port, ssl=url.tls))[1]
+
+
+async def _introduce(pipe: Pipe, url: StoreUrl) -> None:
     if url.password:
         await _asked(pipe, "AUTH", *((url.user,) if url.user else ()), url.password)
     if url.db:
         await _asked(pipe, "SELECT", url.db)
     await _asked(pipe, "PING")
-    return pipe
 
 
-async def _asked(pipe: Pipe, *command: str | int) -> bytes:
+async def _asked(pipe: Pipe, *command: str | int) -> Any:
     answer = await pipe.call(*command)
     if isinstance(answer, hiredis.ReplyError):
         raise answer
-    return bytes(answer)
+    return answer
 
 
-async def _primary(url: StoreUrl) -> tuple[str, int]:
-    from redis.asyncio import Sentinel  # noqa: PLC0415 - ten megabytes that only this needs
-    from redis.exceptions import RedisError  # noqa: PLC0415
+async def _first_told(url: StoreUrl, ask: Callable[[Pipe, StoreUrl, str], Awaitable[T]]) -> T:
+    """What the first of the URL's hosts that can tell says; raises what the last has raised."""
+    failed: Exception = OSError("no host is named")
+    for host in url.hosts:
+        try:
+            pipe = await _dialled(url, host, _ignore, _ignore)
+            try:
+                return await ask(pipe, url, host[0])
+            finally:
+                pipe.close()
+        except NO_ANSWER as error:
+            failed = error
+    raise failed
 
-    sentinel: Any = Sentinel(url.hosts, socket_timeout=CONNECT_SECONDS / 2)  # type: ignore[no-untyped-call]
-    try:
-        host, port = await sentinel.discover_master(url.primary)
-    except RedisError as error:
-        raise OSError(str(error)) from error
-    finally:
-        for client in sentinel.sentinels:
-            await client.aclose()
-    return str(host), int(port)
+
+async def _primary(pipe: Pipe, url: StoreUrl, host: str) -> Address:
+    """A Sentinel that asks for a password gets the servers'."""
+    del host
+    told = await pipe.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.primary)
+    if isinstance(told, hiredis.ReplyError):
+        await _introduce(pipe, url._replace(db=0))
+        told = await _asked(pipe, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.primary)
+    if told is None:
+        raise OSError(f"the Sentinel knows no primary '{url.primary}'")
+    return told[0].decode(), int(told[1])
 
 
-async def _cluster(url: StoreUrl) -> tuple[list[tuple[str, int]], Callable[[str], tuple[str, int]]]:
-    from redis.asyncio.cluster import ClusterNode, RedisCluster  # noqa: PLC0415 - likewise
-    from redis.exceptions import RedisError  # noqa: PLC0415
+async def _slots(pipe: Pipe, url: StoreUrl, host: str) -> list[tuple[int, Address]]:
+    """From which slot on which primary has them; a node that does not know its own host has the one that we asked."""
+    await _introduce(pipe, url)
+    told = await _asked(pipe, "CLUSTER", "SLOTS")
+    return sorted((begin, ((at[0] or b"").decode() or host, at[1])) for begin, _, at, *_ in told)
 
-    cluster = RedisCluster(
-        startup_nodes=[ClusterNode(*host) for host in url.hosts],
-        username=url.user or None,
-        password=url.password or None,
-        ssl=url.tls is not None,
-    )
-    try:
-        await cluster.initialize()
-        nodes = {node.name: (str(node.host), int(node.port)) for node in cluster.get_primaries()}
 
-        def find(subject: str) -> tuple[str, int]:
-            node = cluster.get_node_from_key(f"{{{subject}}}")
-            assert node is not None
-            return str(node.host), int(node.port)
+async def _cluster(slots: Sequence[tuple[int, Address]], dial: Callable[[Address], Awaitable[Pipe]]) -> Servers:
+    if not slots:
+        raise OSError("the cluster has no slots yet")
+    pipes = {address: await dial(address) for address in dict.fromkeys(address for _, address in slots)}
+    return Servers([pipes[address] for _, address in slots], [begin for begin, _ in slots])
 
-        return list(nodes.values()), find
-    except RedisError as error:
-        raise OSError(str(error)) from error
-    finally:
-        await cluster.aclose()
+
+def _ignore(pipe: Pipe) -> None:
+    """A connection for one question."""

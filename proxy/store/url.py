@@ -3,13 +3,15 @@
 redis://[user:password@]host[:port][/db]                 `rediss` instead of `redis` is over TLS
 redis+sentinel://[user:password@]host[:port],…/name[/db]  the primary that these Sentinels call by that name
 redis+cluster://[user:password@]host[:port],…             any of the cluster's nodes
-unix://[user:password@]/path/to/redis.sock
+unix://[user:password@]/path/to/redis.sock[?db=N]
 
-With TLS: `?ca_file=/path` trusts these authorities, `?verify=false` any certificate.
+With TLS: `?ca_file=/path` trusts these authorities, `?verify=false` any certificate. `?timeout=100ms`: how long an
+answer may take.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 import urllib.parse
 from typing import Literal, NamedTuple
@@ -19,8 +21,15 @@ from proxy.wording import fault
 Kind = Literal["single", "sentinel", "cluster"]
 
 _KINDS: dict[str, Kind] = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}
-_HOW = "write it as in redis://host:6379/0, rediss://…, redis+sentinel://host,host/name or redis+cluster://host,host"
+_HOW = (
+    "write it as in redis://host:6379/0, rediss://…, redis+sentinel://host,host/name, redis+cluster://host,host "
+    "or unix:///path"
+)
+_OPTIONS = {"redis": {"timeout"}, "rediss": {"timeout", "ca_file", "verify"}, "unix": {"timeout", "db"}}
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
+
+
+TIMEOUT = 0.05
 
 
 class StoreUrl(NamedTuple):
@@ -34,32 +43,52 @@ class StoreUrl(NamedTuple):
     db: int = 0
     primary: str = ""
     tls: ssl.SSLContext | None = None
+    timeout: float = TIMEOUT
 
 
 def parse(url: str) -> StoreUrl:
     """Raises a fault that says how to write it, without what it holds."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        raise fault("is not the URL of a Redis", _HOW) from None
     credentials, _, netloc = parts.netloc.rpartition("@")
     user, _, password = (urllib.parse.unquote(part) for part in credentials.partition(":"))
-    segments = [urllib.parse.unquote(segment) for segment in parts.path.split("/")[1:] if segment]
-    if parts.scheme == "unix":
-        return StoreUrl("single", path=parts.path, user=user, password=password)
+    if user and not password:
+        raise fault("names a user without a password", "write it as in redis://user:password@host")
     scheme, _, suffix = parts.scheme.partition("+")
-    if scheme not in {"redis", "rediss"} or suffix not in _KINDS:
+    if parts.scheme == "unix":
+        found = _socket(parts, netloc)
+    elif scheme in {"redis", "rediss"} and suffix in _KINDS:
+        found = _server(parts, netloc, _KINDS[suffix])
+    else:
         raise fault("is not the URL of a Redis", _HOW)
-    kind, is_tls = _KINDS[suffix], scheme == "rediss"
+    options = _options(parts.query, _OPTIONS[scheme])
+    return found._replace(
+        user=user,
+        password=password,
+        db=_db(options["db"], found.kind) if "db" in options else found.db,
+        tls=_tls(options) if scheme == "rediss" else None,
+        timeout=_timeout(options.get("timeout", "50ms")),
+    )
+
+
+def _socket(parts: urllib.parse.SplitResult, netloc: str) -> StoreUrl:
+    path = urllib.parse.unquote(parts.path)
+    if netloc or len(path) < 2:
+        raise fault("names no socket", "write its whole path, as in unix:///run/redis.sock")
+    return StoreUrl("single", hosts=((path, 0),), path=path)
+
+
+def _server(parts: urllib.parse.SplitResult, netloc: str, kind: Kind) -> StoreUrl:
+    segments = [urllib.parse.unquote(segment) for segment in parts.path.split("/")[1:] if segment]
     primary = segments.pop(0) if kind == "sentinel" and segments else ""
     if kind == "sentinel" and not primary:
         raise fault("does not name the primary that the Sentinels watch", _HOW)
-    return StoreUrl(
-        kind,
-        hosts=tuple(_host(part, _PORTS[kind]) for part in netloc.split(",")),
-        user=user,
-        password=password,
-        db=_db(segments, kind),
-        primary=primary,
-        tls=_tls(parts.query) if is_tls else None,
-    )
+    if kind == "single" and "," in netloc:
+        raise fault("names several hosts", "write redis+sentinel:// or redis+cluster:// if they are one store")
+    hosts = tuple(_host(part, _PORTS[kind]) for part in netloc.split(","))
+    return StoreUrl(kind, hosts=hosts, db=_db("/".join(segments) or "0", kind), primary=primary)
 
 
 def _host(text: str, port: int) -> tuple[str, int]:
@@ -72,18 +101,29 @@ def _host(text: str, port: int) -> tuple[str, int]:
     raise fault("has no valid host and port", _HOW)
 
 
-def _db(segments: list[str], kind: Kind) -> int:
-    if not segments:
-        return 0
-    if len(segments) > 1 or not segments[0].isdecimal() or kind == "cluster":
+def _db(text: str, kind: Kind) -> int:
+    if not (text.isascii() and text.isdecimal()) or (kind == "cluster" and text != "0"):
         raise fault("names no database: a cluster has none, others have numbers", _HOW)
-    return int(segments[0])
+    return int(text)
 
 
-def _tls(query: str) -> ssl.SSLContext:
-    options = dict(urllib.parse.parse_qsl(query))
-    if unknown := options.keys() - {"ca_file", "verify"}:
-        raise fault(f"has an unknown option {min(unknown)!r}", "the options are ca_file and verify")
+def _options(query: str, known: set[str]) -> dict[str, str]:
+    options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    if options.keys() - known:
+        raise fault("has an option that it cannot have", f"write {', '.join(sorted(known))}, or remove it")
+    return options
+
+
+def _timeout(text: str) -> float:
+    found = re.fullmatch(r"([1-9][0-9]{0,4})ms", text)
+    if found is None:
+        raise fault("has a timeout that is none", "write it as in timeout=50ms, up to 99999ms")
+    return int(found[1]) / 1000
+
+
+def _tls(options: dict[str, str]) -> ssl.SSLContext:
+    if options.get("verify", "true") not in {"true", "false"}:
+        raise fault("has a value of verify that is neither true nor false", "write verify=false, or remove it")
     try:
         context = ssl.create_default_context(cafile=options.get("ca_file"))
     except OSError:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from plugins import cache, circuit_breaker, failover, guard, metering, sse_keepalive
+from plugins import budget, cache, circuit_breaker, failover, guard, metering, sse_keepalive
 from plugins.auth import settings as auth
+from plugins.budget.settings import AmountText
 from plugins.guard import caps
 from proxy import config, prices, scalars, targets
 from proxy.plugin import PluginConfig
@@ -37,6 +38,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "auth": auth.AuthConfig,
     "auth_key": auth.KeySettings,
     "auth_jwt": auth.JwtSettings,
+    "budget": budget.BudgetConfig,
     "metering": metering.MeteringConfig,
     "cache": cache.CacheConfig,
     "cache_memory": cache.Memory,
@@ -59,6 +61,7 @@ _PATTERNS = {
         "date": scalars.Expiry,
         "price": prices.Usd,
         "share": scalars.Share,
+        "amount": AmountText,
         "`bearer`, `header:NAME`, `query:NAME`": scalars.Placement,
     }.items()
 }

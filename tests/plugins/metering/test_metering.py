@@ -68,6 +68,7 @@ async def test_an_answer_leaves_one_line_that_says_it_all(house):
         "labels": {"feature": "search"},
         "user": "ada",
         "route": "default",
+        "detour": None,
         "endpoint": "chat",
         "upstream": "up",
         "model": "gpt-4o",
