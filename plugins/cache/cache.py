@@ -87,13 +87,12 @@ class Cache(Plugin[CacheConfig]):
         wanted = ANY if directives is None else wish(directives)
         wants = None if wanted is OFF else self._asked(exchange, kind)
         if wants is None:
-            self._note(exchange, "bypass")
-            return None
+            return self._note(exchange, "bypass")
         if wants.key in self._ended:
             self._keep(self._ended.pop(wants.key))
         kept = await self._kept(exchange, wants, wanted) if wanted.max_age else None
-        if kept is not None:
-            return kept
+        if kept is not None or exchange.detour:
+            return kept or self._note(exchange, "bypass")
         shares = self.config.single_flight and wanted.max_age > 0
         if shares and wants.form in self._rides and (shared := await self._shared(exchange, wants)):
             return shared
@@ -155,9 +154,11 @@ class Cache(Plugin[CacheConfig]):
     def _origin_of(self, route: str, offered: tuple[Target, ...]) -> Origin:
         return origin_of(route, offered, self._bases)
 
-    def _note(self, exchange: Exchange, result: Result) -> None:
+    def _note(self, exchange: Exchange, result: Result) -> Response | None:
+        """No response, for those who have nothing else to say."""
         exchange.facts[RESULT] = result
         self._count.values[(result,)] += 1
+        return None
 
     # -- what is kept
 
@@ -226,7 +227,9 @@ class Cache(Plugin[CacheConfig]):
         if exchange.is_filtered and not self._has_warned:
             self._has_warned = True
             log.warning("answers of route '%s' are changed behind the cache, so none is kept", exchange.route)
-        return not exchange.is_filtered and response.field(b"content-encoding") in _PLAIN
+        if exchange.is_filtered or exchange.detour:
+            return False
+        return response.field(b"content-encoding") in _PLAIN
 
     def _forget(self, ride: Ride) -> None:
         if self._rides.get(ride.asked.form) is ride:

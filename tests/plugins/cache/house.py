@@ -70,16 +70,21 @@ async def house(
     behind: tuple[Any, ...] = (),
     settings: str = "",
     targets: str = "[up]",
+    other: str = "[up]",
     **cache: Any,
 ) -> AsyncIterator[House]:
-    """`before` and `behind` are plugins of the chain, `cache` its settings, `settings` further keys of the upstream."""
+    """`before` and `behind` are plugins of the chain, `cache` its settings, `settings` further keys of the upstream.
+
+    `other`: the targets of a second route, which takes nothing by itself.
+    """
     log = io.BytesIO()
     async with testing.upstream(script) as upstream:
         plugins = orjson.dumps([*before, {"cache": cache}, *behind]).decode()
         text = (
             'server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}\n'
             f'upstreams: {{up: {{base_url: "{upstream.url}/v1"{", " if settings else ""}{settings}}}}}\n'
-            f"plugins: {plugins}\nroutes: [{{name: main, targets: {targets}}}]\n"
+            f"plugins: {plugins}\n"
+            f"routes: [{{name: other, match: {{path: /other}}, targets: {other}}}, {{name: main, targets: {targets}}}]\n"
         )
         async with testing.configured(text, log) as weir, client(weir) as sdk:
             yield House(weir, upstream, log, sdk)

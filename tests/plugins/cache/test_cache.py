@@ -319,6 +319,25 @@ async def test_what_plugins_behind_it_change_is_neither_kept_nor_shared(caplog):
     assert "answers of route 'main' are changed behind the cache" in caplog.text
 
 
+class Cheaper(Plugin[PluginConfig]):
+    """Sends every second request another way, as a budget does."""
+
+    async def on_request(self, exchange):
+        if "x-poor" in exchange.request.headers:
+            exchange.detour = "other"
+
+
+@pytest.mark.parametrize("directives", [{}, {"cache_control": "no-cache"}])
+async def test_an_answer_that_came_another_way_is_not_kept(directives):
+    cheaper = {"cheaper": {"use": f"{__name__}:Cheaper"}}
+    async with house(SAID, before=(cheaper,), other="[{upstream: up, model: small}]") as home:
+        poor = [await home.ask(x_poor="1", **directives) for _ in range(2)]
+        assert [request.json()["model"] for request in home.upstream.requests] == ["small", "small"]
+        assert await home.results(ASK) == ["miss"]
+        assert await home.results(ASK, x_poor="1") == ["hit"]
+    assert "hit" not in {answer.headers["x-weir-cache"] for answer in poor}
+
+
 # -- the bill
 
 
