@@ -15,7 +15,7 @@ LAYERS = (
     "store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
     "store.memory store.commands store.topology exchange scalars prices source relay realtime fault upstream.dial upstream.incoming",
     "services store.servers",
-    "store.leases store.link metrics routing keys preview json_relay static consumption tariff targets upstream.health splice upstream.credentials",
+    "store.leases store.link metrics routing keys preview json_relay static consumption tariff targets upstream.health splice flight upstream.credentials",
     "store.debts plugin config balance buffer refusals server tunnel upstream.connection",
     "registry attempts upstream.pool store.shared",
     "chain upstream.openai",

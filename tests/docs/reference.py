@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from plugins import budget, circuit_breaker, failover, guard, metering, sse_keepalive
+from plugins import budget, cache, circuit_breaker, failover, guard, metering, sse_keepalive
 from plugins.auth import settings as auth
 from plugins.budget.settings import AmountText
 from plugins.guard import caps
@@ -40,6 +40,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "auth_jwt": auth.JwtSettings,
     "budget": budget.BudgetConfig,
     "metering": metering.MeteringConfig,
+    "cache": cache.CacheConfig,
+    "cache_memory": cache.Memory,
     "sse_keepalive": sse_keepalive.KeepaliveConfig,
     "circuit_breaker": circuit_breaker.BreakerConfig,
     "failover": failover.FailoverConfig,
