@@ -61,6 +61,11 @@ class Servers:
         pipe = self.pipe(subject)
         pipe.send(_Learning(pipe, waiter, script, command), "EVALSHA", SHAS[script], *command)
 
+    def post(self, waiter: Waiter, script: str, subject: str, command: Command) -> None:
+        """Likewise, where nobody is in a hurry."""
+        pipe = self.pipe(subject)
+        pipe.post(_Learning(pipe, waiter, script, command), "EVALSHA", SHAS[script], *command)
+
     async def drain(self) -> None:
         for pipe in self.pipes:
             await pipe.drain()
