@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.util
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -15,8 +16,6 @@ import time
 from typing import TYPE_CHECKING
 
 import hiredis
-
-from tests.integration.weir import free_ports
 
 if TYPE_CHECKING:
     import ssl
@@ -41,6 +40,18 @@ def has_tls() -> bool:
     return b"tls-auth-clients" in pathlib.Path(program()).read_bytes()
 
 
+def free_port() -> int:
+    """With that of a cluster's own talk, 10,000 above, and both below those that the system gives to whoever connects."""
+    while True:
+        port = random.randrange(12_000, 22_000)
+        with contextlib.suppress(OSError), _bound(port), _bound(port + 10_000):
+            return port
+
+
+def _bound(port: int) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port))
+
+
 class RedisServer:
     """One process. Nothing is written to disk: started again it is empty."""
 
@@ -48,7 +59,7 @@ class RedisServer:
         self, folder: pathlib.Path, *options: str, tls: ssl.SSLContext | None = None, password: str = ""
     ) -> None:
         """`tls`: how to ask one that speaks nothing else."""
-        self.port = free_ports()[0]
+        self.port = free_port()
         self._folder = folder / f"redis-{self.port}"
         self._folder.mkdir()
         self._options = options

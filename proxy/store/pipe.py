@@ -48,7 +48,9 @@ NOBODY = Nobody()
 
 class Pipe(asyncio.Protocol):
     def __init__(self, on_late: Callable[[Pipe], None], on_lost: Callable[[Pipe], None], *, timeout: float) -> None:
-        """`on_late` is called once for all commands that were found to be late together."""
+        """`on_late` is called once for all commands that were found to be late together; `failures` counts those in a
+        row, until an answer comes in time.
+        """
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._on_late = on_late
@@ -60,7 +62,7 @@ class Pipe(asyncio.Protocol):
         self._is_leaving = False
         self._later: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.answered = 0
+        self.failures = 0
 
     @property
     def is_open(self) -> bool:
@@ -111,8 +113,8 @@ class Pipe(asyncio.Protocol):
             reader.feed(data)
             while (answer := reader.gets()) is not False:
                 waiter = waiting.popleft()[1]
-                self.answered += 1
                 if not waiter.done():
+                    self.failures = 0
                     waiter.set_result(answer)
         except (hiredis.ProtocolError, IndexError):  # whatever speaks there, it is no Redis
             self.close()
@@ -157,6 +159,7 @@ class Pipe(asyncio.Protocol):
             is_late = is_late or not waiter.done()
             fail(waiter)
         if is_late:
+            self.failures += 1
             self._on_late(self)
         self._look()
 

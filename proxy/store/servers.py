@@ -45,10 +45,6 @@ class Servers:
     def is_open(self) -> bool:
         return all(pipe.is_open for pipe in self.pipes)
 
-    @property
-    def answered(self) -> int:
-        return sum(pipe.answered for pipe in self.pipes)
-
     def pipe(self, subject: str) -> Pipe:
         """Where the keys of a subject are."""
         return self._owners[0] if len(self._owners) == 1 else self._found(subject)
