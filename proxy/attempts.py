@@ -143,7 +143,10 @@ class Attempts:
             return None
         if attempt.again:
             return attempt.target
-        targets = _able(way, left)
+        try:
+            targets = way.route.chain.select_targets(way.exchange, left)
+        except Unavailable:
+            return None
         return targets[0] if targets else None
 
     def finish(self, exchange: Exchange, attempt: Attempt, outcome: Outcome) -> None:
@@ -154,6 +157,8 @@ class Attempts:
         if attempt.fault is None and outcome is not Outcome.OK:
             told = exchange.told
             attempt.fault = fault_of_end(outcome, exchange.error) if told is None else fault_in_band(told)
+        if attempt.fault is not None and (exchange.response is None or attempt.continues):
+            exchange.others = _others(exchange, attempt)
         self._upstreams[attempt.target.upstream].in_flight -= 1
         self._metrics.attempt_ended(attempt)
         if attempt.pace is not None:
@@ -234,7 +239,7 @@ class Attempts:
     async def _looked_at(self, way: _Way, attempt: Attempt, hold: Hold, response: Response) -> Response | None:
         """The answer once it is known whether it serves, or None where it has not in time."""
         fault = await looked_at(response, attempt, hold, expects_terminal=way.exchange.request.generates)
-        if fault is None or (fault.kind is Kind.SLOW and not _gives_way(way, attempt, hold)):
+        if fault is None or (fault.kind is Kind.SLOW and not _gives_way(way.exchange, attempt, hold)):
             return response
         attempt.fault = fault
         if fault.kind in _TOO_LATE:
@@ -249,18 +254,19 @@ class Attempts:
 _TOO_LATE = {Kind.SLOW: UpstreamTimeout, Kind.LATE: OutOfTime}
 
 
-def _able(way: _Way, targets: Sequence[Target]) -> Sequence[Target]:
-    """Those of them that could be asked now."""
+def _others(exchange: Exchange, attempt: Attempt) -> Sequence[Target]:
+    """The targets that could be tried now instead of this attempt's."""
+    others = [target for target in exchange.targets if target is not attempt.target]
     try:
-        return way.exchange.chain.select_targets(way.exchange, targets) if targets else ()
-    except Unavailable:
+        return exchange.chain.select_targets(exchange, others) if others else ()
+    except ProxyError:
         return ()
 
 
-def _gives_way(way: _Way, attempt: Attempt, hold: Hold) -> bool:
+def _gives_way(exchange: Exchange, attempt: Attempt, hold: Hold) -> bool:
     """Whether another target shall take over from a slow answer; asked while the attempt is not over yet."""
-    others = _able(way, [target for target in way.exchange.targets if target is not attempt.target])
-    return bool(others) and (hold.gives_way is None or hold.gives_way(way.exchange, attempt, others))
+    others = exchange.others = _others(exchange, attempt)
+    return bool(others) and (hold.gives_way is None or hold.gives_way(exchange, attempt))
 
 
 async def _static(exchange: Exchange, text: str) -> Response:

@@ -59,6 +59,7 @@ class Downstream:
         "_wants_body",
         "app",
         "is_chunked",
+        "is_cut",
         "is_early",
         "is_started",
         "keep_alive",
@@ -75,7 +76,7 @@ class Downstream:
         self._head = b""
         self.keep_alive = keep_alive
         self.is_started = False
-        self.is_chunked = self.is_early = False
+        self.is_chunked = self.is_early = self.is_cut = False
         self.sent = self.unsent = 0
         self.source: Source | None = None
         self.app: App | None = None
@@ -136,7 +137,7 @@ class Downstream:
 
         An app that does not even read that is dropped after FAREWELL_SECONDS.
         """
-        self.keep_alive = False
+        self.keep_alive, self.is_cut = False, True
         self.flush()
         self._transport.close()
         asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self._transport.abort)

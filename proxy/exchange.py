@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from proxy.errors import ClientFault, Outcome, ProxyError
 from proxy.headers import Fields, decode, encode, unbroken
+from proxy.stages import BodyFilter, EventFilter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from proxy.admission import Admission
     from proxy.answer import InBandError
     from proxy.fault import Fault
-    from proxy.splice import Splice
     from proxy.stages import Heartbeat
-    from proxy.upstream.incoming import Incoming
+    from proxy.upstream.incoming import Flow, Incoming
     from proxy.upstream.pace import Pace
     from proxy.usage import Usage
 
@@ -54,7 +54,22 @@ class Principal:
     metric: str = "other"
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What an answer that no upstream was asked for would have used: `upstream`, asked for `model`, gave it before.
+
+    `served`: the model that it says has answered.
+    """
+
+    upstream: str
+    model: str | None
+    served: str | None
+    usage: Usage
+
+
 PRINCIPAL: Key[Principal] = Key("principal")
+SAVED: Key[Saved] = Key("saved")
+"""Set by who answers in an upstream's place: the ledger says what that has saved."""
 EARLY: Key[Heartbeat] = Key("early")
 """Set in `on_request`: the answer is a stream, and begins with this heartbeat where the upstream takes longer."""
 
@@ -90,14 +105,14 @@ class Target:
 class Hold(NamedTuple):
     """How an answer is held until it is known to serve: to its first token or, `whole`, to its end.
 
-    After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if another target
-    could serve now, and `gives_way`, told which, wants that (None: always); else the slow answer goes down.
+    After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if one of
+    `exchange.others` could serve now and `gives_way` wants that (None: always); else the slow answer goes down.
     """
 
     size: int
     seconds: float = math.inf
     whole: bool = False
-    gives_way: Callable[[Exchange, Attempt, Sequence[Target]], bool] | None = None
+    gives_way: Callable[[Exchange, Attempt], bool] | None = None
 
 
 class Attempt:
@@ -321,7 +336,7 @@ class Response:
         self.head_at = 0.0
         self.body = body
         self.error: ProxyError | None = None
-        self.incoming: Incoming | Splice | None = None
+        self.incoming: Flow | None = None
         self._fields: Fields = []
         self._index: dict[bytes, bytes] | None = None
         self._headers: CIMultiDict[str] | None = CIMultiDict(headers) if headers else None
@@ -377,6 +392,16 @@ class Response:
     def fields(self) -> Fields:
         return self._fields if self._headers is None else unbroken(encode(self._headers))
 
+    def set_fields(self, fields: Mapping[bytes, bytes]) -> None:
+        """These (lower-case) names have these values from now on; a header that nobody has decoded stays bytes."""
+        if self._headers is not None:
+            self._headers.update(decode(list(fields.items())))
+            return
+        if self._index is None or not self._index.keys().isdisjoint(fields):
+            self._fields = [field for field in self._fields if field[0].lower() not in fields]
+        self._fields = [*self._fields, *fields.items()]
+        self._index = {**self._index, **fields} if self._index is not None else None
+
     def put_fields(self, fields: Fields, *, instead_of: bytes) -> None:
         """Add these to the header, without decoding it, and drop what begins with that (lower-case) text."""
         kept, known = self.fields(), self._index if self._headers is None else None
@@ -389,14 +414,18 @@ class Response:
 class Exchange:
     """`exchange[KEY]` holds what plugins tell each other; everything else is the core's and read-only for them.
 
-    `targets` are those that are left of its route, the one that is being tried among them.
+    `targets` are those that are left of its route, the one that is being tried among them; where that has failed, or is
+    slow, `others` are those that could be tried now in its place.
+
     For a chain that `reads_usage`: `usage` is what the upstream reported, `model` the one that it says has answered,
     and `delivered_tokens` what was counted in the stream. `detour`, which plugins may set in `on_request`, names the
     route whose targets serve instead; the chain stays.
     """
 
     __slots__ = (
+        "_holds",
         "_model",
+        "_stop",
         "_unread",
         "_usage",
         "admission",
@@ -411,8 +440,12 @@ class Exchange:
         "error",
         "facts",
         "first_token_at",
+        "goes_on",
         "id",
         "is_static",
+        "offered",
+        "on_leave",
+        "others",
         "outcome",
         "request",
         "response",
@@ -429,12 +462,14 @@ class Exchange:
         self.request = request
         self.started = time.monotonic()
         self.route = self.detour = ""
+        self.offered: tuple[Target, ...] = ()
         self.chain: Any = None
         self.entered = 0
         self.answered_by: Any = None
         self.stages: tuple[Any, ...] = ()
         self.attempts: list[Attempt] = []
         self.targets: list[Target] = []
+        self.others: Sequence[Target] = ()
         self.response: Response | None = None
         self.response_bytes = 0
         self.answered = self.ended = 0.0
@@ -449,6 +484,29 @@ class Exchange:
         self.outcome: Outcome | None = None
         self.admission: Admission | None = None
         self.facts: dict[Key[Any], Any] = {}
+        self.goes_on = False
+        self._holds = 0
+        self._stop: Callable[[], object] | None = None
+        self.on_leave: Callable[[Exchange], None] | None = None
+
+    def hold(self) -> None:
+        """Until as many `release`s, the exchange goes on where its app leaves: somebody else needs its answer."""
+        self._holds += 1
+
+    def release(self) -> None:
+        self._holds -= 1
+        if not self._holds and self._stop is not None:
+            self._stop()
+
+    def leave(self, stop: Callable[[], object]) -> bool:
+        """The app has gone; `stop` is called as soon as nobody holds the exchange. Whether it goes on for now."""
+        self._stop = stop
+        if self.on_leave is not None:
+            self.on_leave(self)
+        self.goes_on = self._holds > 0
+        if not self.goes_on:
+            stop()
+        return self.goes_on
 
     @property
     def served_by(self) -> Attempt | None:
@@ -462,6 +520,11 @@ class Exchange:
         if response is None or last.status == response.status:
             return last
         return next((attempt for attempt in reversed(self.attempts) if attempt.status == response.status), last)
+
+    @property
+    def is_filtered(self) -> bool:
+        """In `on_response`: whether plugins behind this one change the answer's body."""
+        return bool(self.stages) and any(isinstance(each.stage, EventFilter | BodyFilter) for each in self.stages)
 
     def note_first_token(self) -> None:
         now = self.first_token_at = time.monotonic()

@@ -64,29 +64,24 @@ class Gateway:
         self._access_log = access_log
         self._tasks = tasks
         self._lost = lost
-        self._drains = 0
+        self._drains: dict[Exchange, asyncio.TimerHandle] = {}
         self._ended: list[Exchange] = []
         self._settling: asyncio.TimerHandle | None = None
 
     async def serve(self, exchange: Exchange, downstream: Downstream) -> None:
-        """Answer one exchange; cancelled when the app goes."""
+        """Answer one exchange; cancelled when the app goes and nobody holds the exchange."""
         exchange.chain = self._lost.chain
-        route = None
         try:
             if exchange.error is None:
                 route = await self._route(exchange)
-                exchange.route, exchange.chain = route.name, route.chain
+                exchange.route, exchange.offered, exchange.chain = route.name, route.targets, route.chain
                 exchange.entered = len(route.chain.plugins)
-                if not route.drains or exchange.request.is_upgrade:
-                    await self._pass(exchange, route, downstream)
+                if route.drains and not exchange.request.is_upgrade:
+                    exchange.on_leave = self._drain
+                await self._pass(exchange, route, downstream)
             else:  # the edge refuses it: what is ambiguous meets no plugin
                 await send(exchange, Response.of_error(exchange.error), [], downstream)
-        except asyncio.CancelledError:  # also where the relay had to cut the connection: then the outcome is known
-            self._complete(exchange, downstream)
-            raise
-        if route is not None and route.drains and not exchange.request.is_upgrade:
-            await self._serve_to_the_end(exchange, route, downstream)
-        else:
+        finally:  # also where the relay had to cut the connection: then the outcome is known
             self._complete(exchange, downstream)
 
     async def _route(self, exchange: Exchange) -> Route:
@@ -158,43 +153,21 @@ class Gateway:
         else:
             await send(exchange, Response.of_error(error), [], downstream)
 
-    async def _serve_to_the_end(self, exchange: Exchange, route: Route, downstream: Downstream) -> None:
+    def _drain(self, exchange: Exchange) -> None:
         """`on_disconnect: drain`: when the app goes, the upstream's answer is still read, for its usage; bounded."""
-        work = self._tasks.start(self._pass(exchange, route, downstream), "exchange")
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            if work.done():
-                self._complete(exchange, downstream)
-            elif self._may_drain(exchange):
-                self._tasks.start(self._drain(work, exchange, downstream), "drain")
-            else:
-                work.cancel()
-                await asyncio.wait({work})
-                self._complete(exchange, downstream, Outcome.CLIENT_ABORT)
-            raise
-        self._complete(exchange, downstream)
+        if exchange.attempts and len(self._drains) < MAX_DRAINS:
+            upstream = self.upstreams.get(exchange.attempts[-1].target.upstream)
+            if upstream is not None and upstream.drains:
+                exchange.hold()
+                later = asyncio.get_running_loop().call_later
+                self._drains[exchange] = later(DRAIN_SECONDS, exchange.release)
 
-    def _may_drain(self, exchange: Exchange) -> bool:
-        if not exchange.attempts or self._drains >= MAX_DRAINS:
-            return False
-        return self.upstreams[exchange.attempts[-1].target.upstream].drains
-
-    async def _drain(self, work: asyncio.Task[None], exchange: Exchange, downstream: Downstream) -> None:
-        self._drains += 1
-        try:
-            if downstream.source is not None:
-                downstream.source.resume()
-            await asyncio.wait({work}, timeout=DRAIN_SECONDS)
-        finally:
-            self._drains -= 1
-            work.cancel()
-            await asyncio.wait({work}, timeout=1)
-            self._complete(exchange, downstream, Outcome.CLIENT_ABORT)
-
-    def _complete(self, exchange: Exchange, downstream: Downstream, outcome: Outcome | None = None) -> None:
+    def _complete(self, exchange: Exchange, downstream: Downstream) -> None:
         """Once per exchange, after the last byte; what plugins do now runs on a task that nobody can cancel."""
-        exchange.outcome = outcome or exchange.outcome or Outcome.CLIENT_ABORT
+        if exchange.outcome is None or (exchange.goes_on and not downstream.is_cut):
+            exchange.outcome = Outcome.CLIENT_ABORT
+        if self._drains and exchange in self._drains:
+            self._drains.pop(exchange).cancel()
         exchange.ended = time.monotonic()
         if exchange.stages:
             exchange.chain.finish(exchange, exchange.outcome)

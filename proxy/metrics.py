@@ -119,7 +119,9 @@ class Upstreams(Family):
 def _overhead(exchange: Exchange) -> float:
     """Before the first attempt and after the last one's header; waiting for the app's own body is not ours."""
     if not exchange.attempts:
-        return max(exchange.ended - exchange.started - exchange.request.waited, 0.0)
+        streams = exchange.response is not None and exchange.response.incoming is not None
+        end = exchange.answered if streams and exchange.answered else exchange.ended
+        return max(end - exchange.started - exchange.request.waited, 0.0)
     before = exchange.attempts[0].started - exchange.started - exchange.request.waited
     response = exchange.response
     head_at = response.head_at if response else 0.0

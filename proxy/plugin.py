@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.admission import Grant, Standing
+from proxy.answer import in_band_error
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
 from proxy.consumption import ESTIMABLE, PAID, Consumed, asked_model, consumed, output_tokens, prompt_tokens
 from proxy.errors import (
@@ -31,8 +32,22 @@ from proxy.errors import (
     Unavailable,
     UpstreamFault,
 )
-from proxy.exchange import EARLY, PRINCIPAL, Attempt, Exchange, Hold, Key, Principal, Request, Response, Target
+from proxy.exchange import (
+    EARLY,
+    PRINCIPAL,
+    SAVED,
+    Attempt,
+    Exchange,
+    Hold,
+    Key,
+    Principal,
+    Request,
+    Response,
+    Saved,
+    Target,
+)
 from proxy.fault import Fault, Kind
+from proxy.flight import Flight
 from proxy.prices import Price, PriceFile
 from proxy.routing import glob, read_model
 from proxy.scalars import (
@@ -53,10 +68,11 @@ from proxy.scalars import (
 from proxy.services import OTHER, Services
 from proxy.source import ConfigError, read_yaml
 from proxy.sse import Event
+from proxy.sse import Reader as EventReader
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
 from proxy.store.claims import Claim, Store, WhenDown
 from proxy.tariff import TARIFF, Tariff
-from proxy.usage import Usage
+from proxy.usage import Usage, usage_from_body
 from proxy.wording import fault, nearest
 
 if TYPE_CHECKING:
@@ -69,6 +85,7 @@ __all__ = [
     "OTHER",
     "PAID",
     "PRINCIPAL",
+    "SAVED",
     "TARIFF",
     "Attempt",
     "BodyFilter",
@@ -80,6 +97,7 @@ __all__ = [
     "DurationOrNone",
     "Event",
     "EventFilter",
+    "EventReader",
     "EventTap",
     "Exchange",
     "ExistingFile",
@@ -87,6 +105,7 @@ __all__ = [
     "FailureMode",
     "Fault",
     "FilePath",
+    "Flight",
     "Grant",
     "Heartbeat",
     "Hold",
@@ -112,6 +131,7 @@ __all__ = [
     "Request",
     "Response",
     "RouteName",
+    "Saved",
     "Services",
     "Share",
     "Size",
@@ -132,6 +152,7 @@ __all__ = [
     "consumed",
     "fault",
     "glob",
+    "in_band_error",
     "multipart_fields",
     "nearest",
     "output_tokens",
@@ -142,6 +163,7 @@ __all__ = [
     "replace_multipart_field",
     "replace_value",
     "top_level_values",
+    "usage_from_body",
     "written",
 ]
 

@@ -1,7 +1,7 @@
 """The downstream edge: aiohttp's low-level server, what it lets in, and what its own refusals look like.
 
-aiohttp parses; the answer is written by `Downstream`, straight to the transport. The handler is cancelled when the app
-leaves, in any phase. Paths are looked at and never decoded (DESIGN §10).
+aiohttp parses; the answer is written by `Downstream`, straight to the transport. When the app leaves, in any phase, the
+handler is cancelled, unless somebody holds its exchange. Paths are looked at and never decoded (DESIGN §10).
 """
 
 from __future__ import annotations
@@ -48,12 +48,15 @@ _HOST = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.~!$&'()*+,;=%-]*)(?::\d*
 
 
 class Server(web.Server):
-    """Hands each request as an Exchange to `serve`. `is_draining`: answers say `Connection: close`."""
+    """Hands each request as an Exchange to `serve`. `is_draining`: answers say `Connection: close`.
+
+    `left` are connections whose app has gone while their exchange goes on.
+    """
 
     def __init__(self, serve: Serve, *, max_request_bytes: int) -> None:
         super().__init__(
             self._handle,  # type: ignore[arg-type]  # what it returns is all that the protocol looks at
-            handler_cancellation=True,
+            handler_cancellation=False,  # `Edge.connection_lost` decides
             access_log=None,
             auto_decompress=False,
             max_line_size=MAX_HEADER_BYTES,
@@ -64,6 +67,7 @@ class Server(web.Server):
         self._limit = max_request_bytes
         self.is_draining = False
         self.in_flight = 0
+        self.left: set[Edge] = set()
         self._idle = asyncio.Event()
 
     @override
@@ -78,7 +82,7 @@ class Server(web.Server):
         if exchange.error is not None:
             downstream.keep_alive = False
         edge = cast("Edge", raw.protocol)
-        edge.begin(downstream, raw.content)
+        edge.begin(exchange, downstream, raw.content)
         if "upgrade" in request.headers and _may_switch(raw, request) and edge.is_switched:
             request.is_upgrade, downstream.app = True, edge
         return await self._answer(exchange, downstream, edge)
@@ -89,7 +93,7 @@ class Server(web.Server):
         exchange = Exchange(new_id(), Request(raw.method, "", raw.headers))
         exchange.error = ClientFault("this is not HTTP/1.1", code="bad_http")
         edge = cast("Edge", raw.protocol)
-        edge.begin(downstream, None)
+        edge.begin(exchange, downstream, None)
         return await self._answer(exchange, downstream, edge)
 
     async def _answer(self, exchange: Exchange, downstream: Downstream, edge: Edge) -> Written:
@@ -98,6 +102,8 @@ class Server(web.Server):
             await self._serve(exchange, downstream)
             edge.downstream = edge.content = None  # where it raised, `handle_error` looks at it
         finally:
+            edge.exchange = None
+            self.left.discard(edge)
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
@@ -105,8 +111,8 @@ class Server(web.Server):
 
     def interrupt(self) -> None:
         """End what still streams, and say so in each stream."""
-        for edge in self.connections:
-            downstream = cast("Edge", edge).downstream
+        for edge in (*cast("list[Edge]", self.connections), *self.left):
+            downstream = edge.downstream
             if downstream is not None and downstream.source is not None:
                 downstream.source.interrupt(Interrupted("Weir is shutting down", code="shutting_down"))
 
@@ -116,23 +122,50 @@ class Server(web.Server):
             self._idle.clear()
             await self._idle.wait()
 
+    @override
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """What goes on for apps that have gone ends as well."""
+        going_on = {edge.work for edge in self.left if edge.work is not None}
+        for work in going_on:
+            work.cancel()
+        if going_on:
+            await asyncio.wait(going_on, timeout=timeout)
+        await super().shutdown(timeout)
+
 
 class Edge(web.RequestHandler):
-    """One connection of an app: tells the upstream's side when the app reads too slowly."""
+    """One connection of an app: tells the upstream's side when the app reads too slowly, or has gone."""
 
-    __slots__ = ("content", "downstream", "sink")
+    __slots__ = ("content", "downstream", "exchange", "sink", "work")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.content: aiohttp.StreamReader | None = None
         self.downstream: Downstream | None = None
+        self.exchange: Exchange | None = None
         self.sink: Sink | None = None
+        self.work: asyncio.Task[None] | None = None
 
-    def begin(self, downstream: Downstream, content: aiohttp.StreamReader | None) -> None:
+    def begin(self, exchange: Exchange, downstream: Downstream, content: aiohttp.StreamReader | None) -> None:
         """A request is under way; `content` is its body, which may still be coming."""
-        self.downstream, self.content = downstream, content
+        self.exchange, self.downstream, self.content = exchange, downstream, content
         if self._messages:
             self._notice_failure()
+
+    @override
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Who serves is cancelled, at once or when nobody needs the answer any more."""
+        work, server = self._task_handler, cast("Server | None", self._manager)
+        super().connection_lost(exc)
+        if work is None or server is None:
+            return
+        self.work = work
+        if self.exchange is None:
+            work.cancel()
+        elif self.exchange.leave(work.cancel):
+            server.left.add(self)
+            if self.downstream is not None and self.downstream.source is not None:
+                self.downstream.source.resume()
 
     @override
     def data_received(self, data: bytes) -> None:

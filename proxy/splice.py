@@ -8,7 +8,7 @@ its stream the preamble is dropped, and the text that repeats what was sent. Onl
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from proxy.answer import Answer
 from proxy.errors import DownstreamStalled, Interrupted, ProxyError
@@ -28,6 +28,8 @@ _OTHERS = ("refusal", "tool_calls", "function_call", "reasoning", "reasoning_con
 
 class Splice:
     """`resume` gets what was wrong and the text that has gone down; None from it: nobody goes on."""
+
+    is_pushed: ClassVar[bool] = False
 
     def __init__(self, incoming: Incoming, resume: Resume) -> None:
         self._incoming = incoming

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import importlib.util
 import pathlib
-import random
 import shutil
 import signal
 import socket
@@ -17,12 +16,15 @@ from typing import TYPE_CHECKING
 
 import hiredis
 
+from tests.integration.weir import free_ports
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
 START_SECONDS = 20
 ANSWER_SECONDS = 5
+BUS, CLIENT_PORTS = 10_000, 32_000
 
 
 def program() -> str:
@@ -40,16 +42,13 @@ def has_tls() -> bool:
     return b"tls-auth-clients" in pathlib.Path(program()).read_bytes()
 
 
-def free_port() -> int:
-    """With that of a cluster's own talk, 10,000 above, and both below those that the system gives to whoever connects."""
+def _port() -> int:
+    """One to which 10,000 can be added: there a cluster's nodes talk, below the ports of whoever connects."""
     while True:
-        port = random.randrange(12_000, 22_000)
-        with contextlib.suppress(OSError), _bound(port), _bound(port + 10_000):
-            return port
-
-
-def _bound(port: int) -> socket.socket:
-    return socket.create_server(("127.0.0.1", port))
+        port = free_ports()[0]
+        if port < CLIENT_PORTS - BUS:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + BUS)):
+                return port
 
 
 class RedisServer:
@@ -59,7 +58,7 @@ class RedisServer:
         self, folder: pathlib.Path, *options: str, tls: ssl.SSLContext | None = None, password: str = ""
     ) -> None:
         """`tls`: how to ask one that speaks nothing else."""
-        self.port = free_port()
+        self.port = _port()
         self._folder = folder / f"redis-{self.port}"
         self._folder.mkdir()
         self._options = options

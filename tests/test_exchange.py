@@ -6,7 +6,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import testing
 from proxy.errors import ClientFault, NotFound
-from proxy.exchange import Attempt, Key, Request, Response, Target, endpoint_of
+from proxy.exchange import Attempt, Exchange, Key, Request, Response, Target, endpoint_of
 
 COUNT: Key[int] = Key("count")
 NAME: Key[str] = Key("name")
@@ -208,3 +208,52 @@ def test_fields_that_are_only_added_leave_what_is_known_of_the_header():
     response.put_fields(limited("x-left"), instead_of=b"x-left")
     assert (response.content_type, response.field(b"x-left")) == (b"a/b", b"1")
     assert (response.headers["content-type"], response.headers["x-left"]) == ("a/b", "1")
+
+
+def test_an_exchange_that_somebody_holds_goes_on_when_its_app_leaves():
+    exchange, stopped = testing.exchange(), []
+    exchange.hold()
+    exchange.hold()
+    assert exchange.leave(lambda: stopped.append("now"))
+    exchange.release()
+    assert (exchange.goes_on, stopped) == (True, [])
+    exchange.release()
+    assert stopped == ["now"]
+
+
+def test_without_one_it_stops_at_once():
+    exchange, stopped = testing.exchange(), []
+    assert not exchange.leave(lambda: stopped.append("now"))
+    assert (exchange.goes_on, stopped) == (False, ["now"])
+
+
+def test_who_is_told_that_the_app_leaves_can_still_hold_it():
+    exchange, stopped = testing.exchange(), []
+    exchange.on_leave = Exchange.hold
+    assert exchange.leave(lambda: stopped.append("now"))
+    assert not stopped
+
+
+def fields(response):
+    return [(name.lower(), value) for name, value in response.fields()]
+
+
+def answered():
+    response = Response(200)
+    response.set_fields({b"content-type": b"text/plain", b"vary": b"origin"})
+    return response
+
+
+def test_fields_are_set_once_whether_they_were_there_or_not():
+    response = answered()
+    assert response.field(b"vary") == b"origin"
+    response.set_fields({b"vary": b"authorization", b"age": b"1"})
+    assert fields(response) == [(b"content-type", b"text/plain"), (b"vary", b"authorization"), (b"age", b"1")]
+    assert (response.field(b"vary"), response.field(b"age")) == (b"authorization", b"1")
+
+
+def test_also_where_somebody_has_decoded_the_header():
+    response = answered()
+    response.headers["x-a"] = "b"
+    response.set_fields({b"vary": b"authorization"})
+    assert sorted(fields(response)) == [(b"content-type", b"text/plain"), (b"vary", b"authorization"), (b"x-a", b"b")]

@@ -22,6 +22,7 @@ COUNTED = re.compile(
     rb'^weir_requests_total\{endpoint="([^"]*)",outcome="([^"]*)",route="([^"]*)"\} (\S+)$', re.MULTILINE
 )
 ENDINGS: list[str] = []
+HELD: list[Any] = []
 
 
 class Witness(Plugin[PluginConfig]):
@@ -49,6 +50,9 @@ class Trouble(Plugin[TroubleConfig]):
                 raise RuntimeError("sk-secret")
             case "wait":
                 await asyncio.sleep(30)
+            case "hold":
+                exchange.hold()
+                HELD.append(exchange)
         return None
 
     async def on_response(self, exchange, response):
@@ -348,3 +352,44 @@ async def test_many_at_once_are_each_told_once():
     assert len(set(identities)) == len(identities) == 40
     assert sorted(ENDINGS) == sorted(f"{identity} {Outcome.OK}" for identity in identities)
     assert set(identities) == {answer.headers["x-weir-request-id"] for answer in answers}
+
+
+async def held(home):
+    """An app that has left, and whose exchange a plugin holds."""
+    async with wire.connected(home.weir.url) as client:
+        await client.send(b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}" % CHAT.encode())
+        await wire.until(lambda: home.upstream.requests)
+        client.leave()
+    await wire.until(lambda: HELD[-1].goes_on)
+    assert home.weir.in_flight == 1
+    return HELD[-1]
+
+
+async def test_what_a_plugin_holds_goes_on_without_its_app():
+    """Also when it has left before the upstream said a word."""
+    go_on = asyncio.Event()
+
+    async def script(received, up):
+        await go_on.wait()
+        await JSON(received, up)
+
+    async with house(script, does="hold") as home:
+        await held(home)
+        go_on.set()
+        await is_over(home)
+        assert not home.upstream.wires[0].gone.is_set()
+    assert ended_once(home, "client_abort")["status"] == 200
+
+
+async def test_what_nobody_holds_any_longer_stops_at_once():
+    async with house(silence, does="hold") as home:
+        (await held(home)).release()
+        await asyncio.wait_for(home.upstream.wires[0].gone.wait(), 1)
+        await is_over(home)
+    ended_once(home, "client_abort")
+
+
+async def test_a_stop_ends_what_goes_on_for_nobody():
+    async with house(silence, does="hold") as home:
+        await held(home)
+    ended_once(home, "client_abort")

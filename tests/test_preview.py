@@ -454,8 +454,8 @@ class Holding(Plugin[HoldingConfig]):
         journal.append(f"{attempt.target.upstream} {attempt.outcome} {attempt.fault and attempt.fault.kind}")
         attempt.retry = self.config.retries
 
-    def _asked(self, exchange: Any, attempt: Any, others: Any) -> bool:
-        journal.append(f"asked about {[target.upstream for target in others]}")
+    def _asked(self, exchange: Any, attempt: Any) -> bool:
+        journal.append(f"asked about {[target.upstream for target in exchange.others]}")
         return False
 
 

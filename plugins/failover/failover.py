@@ -88,7 +88,7 @@ class Failover(Plugin[FailoverConfig]):
         is_down = exchange.response is not None and not attempt.continues
         if is_down or self._is_callers(attempt.target, fault):
             return
-        others = _untried(exchange, exchange.targets)
+        others = _untried(exchange)
         turn = self._policy.turn(self._failed(exchange, attempt, fault, len(others)))
         if turn is not None and (self._is_free(turn, others) or self._budget.take()):
             attempt.retry, attempt.again, attempt.pause = True, turn.again, turn.pause
@@ -127,9 +127,9 @@ class Failover(Plugin[FailoverConfig]):
             is_ample=self._budget.is_ample,
         )
 
-    def _gives_way(self, exchange: Exchange, attempt: Attempt, targets: Sequence[Target]) -> bool:
-        """Whether one of these takes over from a stream without a token so far."""
-        others = _untried(exchange, targets)
+    def _gives_way(self, exchange: Exchange, attempt: Attempt) -> bool:
+        """Whether another target takes over from a stream without a token so far."""
+        others = _untried(exchange)
         turn = self._policy.turn(self._failed(exchange, attempt, Fault(Kind.SLOW), len(others)))
         return turn is not None and (self._is_free(turn, others) or not self._budget.is_spent)
 
@@ -138,12 +138,12 @@ class Failover(Plugin[FailoverConfig]):
         return not turn.again and (_is_static(others[0]) or others[0].upstream in self._budget.serving)
 
 
-def _untried(exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
-    """Those of them that could still be moved to, in order."""
+def _untried(exchange: Exchange) -> Sequence[Target]:
+    """The targets that could be moved to now, in order."""
     if is_bound(exchange.request):
         return ()
     tried = [attempt.target for attempt in exchange.attempts]
-    return _able(exchange, [target for target in targets if target not in tried])
+    return [target for target in exchange.others if target not in tried]
 
 
 _NO_NEWS = frozenset({Kind.CONTEXT_LENGTH, Kind.LATE})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from plugins.metering.prices import FREE, cost
-from proxy.plugin import PAID, Consumed, Usage, asked_model, consumed
+from proxy.plugin import PAID, SAVED, Consumed, Usage, asked_model, consumed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,19 +37,27 @@ class Bill(NamedTuple):
     is_estimated: bool
     usd: Decimal | None
     wasted: tuple[Spent, ...] = ()
+    saved: Spent | None = None
 
 
 def bill(exchange: Exchange, book: PriceBook) -> Bill:
     used, attempt = consumed(exchange), exchange.served_by
     wasted = tuple(_wasted(exchange, used, book)) if used.wasted else ()
     if attempt is None:
-        return Bill(
-            None, asked_model(exchange.request), None, used.usage, used.is_estimated, cost(FREE, used.usage), wasted
-        )
+        model, nothing, saved = asked_model(exchange.request), cost(FREE, used.usage), _saved(exchange, book)
+        return Bill(None, model, None, used.usage, used.is_estimated, nothing, wasted, saved)
     model = attempt.target.model or asked_model(exchange.request)
     rates = book.find(attempt.target.upstream, model, exchange.model) if _is_paid(exchange, used) else FREE
     usd = cost(rates, used.usage)
     return Bill(attempt.target.upstream, model, exchange.model, used.usage, used.is_estimated, usd, wasted)
+
+
+def _saved(exchange: Exchange, book: PriceBook) -> Spent | None:
+    """What an answer that was there already would have cost."""
+    saved = exchange.get(SAVED, None)
+    if saved is None:
+        return None
+    return Spent(saved.usage, cost(book.find(saved.upstream, saved.model, saved.served), saved.usage))
 
 
 def _is_paid(exchange: Exchange, used: Consumed) -> bool:

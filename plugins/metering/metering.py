@@ -18,6 +18,7 @@ from plugins.metering.prices import PriceBook, PriceList
 from proxy.plugin import (
     OTHER,
     PRINCIPAL,
+    SAVED,
     TARIFF,
     ConfigError,
     EventFilter,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import AsyncIterator, Callable
 
-    from plugins.metering.bill import Bill
-    from proxy.plugin import Attempt, Exchange, Request, Response, Services, Target
+    from plugins.metering.bill import Bill, Spent
+    from proxy.plugin import Attempt, Exchange, Request, Response, Saved, Services, Target
 
     Payer = tuple[str, str, str, str]
 
@@ -99,6 +100,8 @@ class Metering(Plugin[MeteringConfig]):
         payer = ("route", "upstream", "model", "principal")
         self._tokens = services.counter("weir_tokens", "tokens by kind", (*payer, "kind"))
         self._cost = services.counter("weir_cost_usd", "what they cost", payer)
+        self._saved = services.counter("weir_saved_cost_usd", "what answers from a cache would have cost", payer)
+        self._saved_tokens = services.counter("weir_saved_tokens", "likewise", (*payer, "kind"))
         self._wasted = services.counter("weir_wasted_cost_usd", "what nobody had anything of", ("reason",))
         self._unpriced = services.counter("weir_unpriced_requests", "requests without a price", ("model",))
         self._per_token = services.histogram(
@@ -184,11 +187,19 @@ class Metering(Plugin[MeteringConfig]):
                 self._wasted.add(("retry",), spent.usd)
         if made.upstream is not None:
             self._note(exchange, outcome, made, made.upstream)
+        elif made.saved is not None:
+            self._note_saved(exchange, exchange[SAVED], made.saved)
+
+    def _note_saved(self, exchange: Exchange, saved: Saved, spent: Spent) -> None:
+        payer = _payer(exchange, saved.upstream, self._model_label(saved.model, saved.served))
+        self._saved_tokens.values[*payer, "input"] += spent.usage.input_tokens
+        self._saved_tokens.values[*payer, "output"] += spent.usage.output_tokens
+        if spent.usd:
+            self._saved.add(payer, spent.usd)
 
     def _note(self, exchange: Exchange, outcome: Outcome, made: Bill, upstream: str) -> None:
-        principal = exchange.get(PRINCIPAL, None)
-        model = self._model_label(made)
-        payer = (exchange.route, upstream, model, principal.metric if principal else "none")
+        model = self._model_label(made.model, made.served)
+        payer = _payer(exchange, upstream, model)
         self._note_tokens(payer, made)
         if made.usd is None:
             self._unpriced.add((model,))
@@ -212,7 +223,12 @@ class Metering(Plugin[MeteringConfig]):
         if outcome is Outcome.CLIENT_ABORT:
             self._wasted.add(("abort",), usd)
 
-    def _model_label(self, made: Bill) -> str:
+    def _model_label(self, model: str | None, served: str | None) -> str:
         """What was served, where the price list has it; else what was asked for, where the config names it."""
-        served = self._services.model_label(made.served)
-        return self._services.model_label(made.model) if served == OTHER else served
+        label = self._services.model_label(served)
+        return self._services.model_label(model) if label == OTHER else label
+
+
+def _payer(exchange: Exchange, upstream: str, model: str) -> Payer:
+    principal = exchange.get(PRINCIPAL, None)
+    return (exchange.route, upstream, model, principal.metric if principal else "none")

@@ -98,6 +98,10 @@ class Store(ABC):
         return await found
 
     @abstractmethod
+    def bound(self, values: int, size: int) -> None:
+        """Of what is kept in this process: so many values, of so many bytes; where several say so, the most counts."""
+
+    @abstractmethod
     def look_up(self, key: str) -> Coroutine[Any, Any, bytes | None]:
         """Asked for at once; never raises: a store that does not answer knows nothing."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxy.store.claims import Claim
     from proxy.store.servers import Servers
 
-SLOT_MS = 8000
+SLOT_MS = 7000
 RENEW_SECONDS = 2.0
 
 REMEMBERED = 5

@@ -81,6 +81,10 @@ class Memory(Store):
                 count.give_back(claim.amount)
 
     @override
+    def bound(self, values: int, size: int) -> None:
+        self.values.bound(values, size)
+
+    @override
     def look_up(self, key: str) -> Coroutine[Any, Any, bytes | None]:
         return _known(self.values.get(key))
 
@@ -128,7 +132,13 @@ class Values:
         self._most = most
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._is_bound = False
         self.size = 0
+
+    def bound(self, most: int, most_bytes: int) -> None:
+        if self._is_bound:
+            most, most_bytes = max(most, self._most), max(most_bytes, self._most_bytes)
+        self._most, self._most_bytes, self._is_bound = most, most_bytes, True
 
     def __len__(self) -> int:
         return len(self._kept)

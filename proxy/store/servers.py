@@ -7,10 +7,11 @@ import binascii
 import contextlib
 from bisect import bisect_right
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import hiredis
 
+from proxy.store import topology
 from proxy.store.commands import SCRIPTS, SHAS
 from proxy.store.pipe import Pipe, Unanswered, fail
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     Address = tuple[str, int]
     Told = Callable[[Pipe], None]
-
-T = TypeVar("T")
 
 CONNECT_SECONDS = 0.5
 SLOTS = 16384
@@ -112,9 +111,9 @@ async def connected(url: StoreUrl, on_late: Told, on_lost: Told) -> Servers:
             return pipe
 
         if url.kind == "cluster":
-            servers = await _cluster(await _first_told(url, _slots), dial)
+            servers = await _cluster(await topology.slots(url), dial)
         else:
-            servers = Servers([await dial(await _first_told(url, _primary) if url.primary else url.hosts[0])])
+            servers = Servers([await dial(await topology.primary(url) if url.primary else url.hosts[0])])
         unfinished.pop_all()
         return servers
 
@@ -146,46 +145,8 @@ async def _asked(pipe: Pipe, *command: str | int) -> Any:
     return answer
 
 
-async def _first_told(url: StoreUrl, ask: Callable[[Pipe, StoreUrl, str], Awaitable[T]]) -> T:
-    """What the first of the URL's hosts that can tell says; raises what the last has raised."""
-    failed: Exception = OSError("no host is named")
-    for host in url.hosts:
-        try:
-            pipe = await _dialled(url, host, _ignore, _ignore)
-            try:
-                return await ask(pipe, url, host[0])
-            finally:
-                pipe.close()
-        except NO_ANSWER as error:
-            failed = error
-    raise failed
-
-
-async def _primary(pipe: Pipe, url: StoreUrl, host: str) -> Address:
-    """A Sentinel that asks for a password gets the servers'."""
-    del host
-    told = await pipe.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.primary)
-    if isinstance(told, hiredis.ReplyError):
-        await _introduce(pipe, url._replace(db=0))
-        told = await _asked(pipe, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.primary)
-    if told is None:
-        raise OSError(f"the Sentinel knows no primary '{url.primary}'")
-    return told[0].decode(), int(told[1])
-
-
-async def _slots(pipe: Pipe, url: StoreUrl, host: str) -> list[tuple[int, Address]]:
-    """From which slot on which primary has them; a node that does not know its own host has the one that we asked."""
-    await _introduce(pipe, url)
-    told = await _asked(pipe, "CLUSTER", "SLOTS")
-    return sorted((begin, ((at[0] or b"").decode() or host, at[1])) for begin, _, at, *_ in told)
-
-
 async def _cluster(slots: Sequence[tuple[int, Address]], dial: Callable[[Address], Awaitable[Pipe]]) -> Servers:
     if not slots:
         raise OSError("the cluster has no slots yet")
     pipes = {address: await dial(address) for address in dict.fromkeys(address for _, address in slots)}
     return Servers([pipes[address] for _, address in slots], [begin for begin, _ in slots])
-
-
-def _ignore(pipe: Pipe) -> None:
-    """A connection for one question."""

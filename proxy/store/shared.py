@@ -105,6 +105,10 @@ class Shared(Store):
         self._leases.give_up(taken.identity, taken.claims, self._link.servers)
 
     @override
+    def bound(self, values: int, size: int) -> None:
+        """Redis has bounds of its own."""
+
+    @override
     def look_up(self, key: str) -> Coroutine[Any, Any, bytes | None]:
         if self._link.servers is None:
             return _nothing()

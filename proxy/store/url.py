@@ -43,6 +43,8 @@ class StoreUrl(NamedTuple):
     db: int = 0
     primary: str = ""
     tls: ssl.SSLContext | None = None
+    ca_file: str | None = None
+    verify: bool = True
     timeout: float = TIMEOUT
 
 
@@ -69,6 +71,8 @@ def parse(url: str) -> StoreUrl:
         password=password,
         db=_db(options["db"], found.kind) if "db" in options else found.db,
         tls=_tls(options) if scheme == "rediss" else None,
+        ca_file=options.get("ca_file"),
+        verify=options.get("verify") != "false",
         timeout=_timeout(options.get("timeout", "50ms")),
     )
 

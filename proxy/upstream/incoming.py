@@ -6,7 +6,7 @@ connection stops reading when more than HOLD_BYTES wait, so that a slow reader s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from proxy.errors import BadAnswer, ProxyError
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.headers import Fields
-    from proxy.splice import Splice
     from proxy.upstream.connection import Connection
     from proxy.upstream.switched import Peer, Switched
 
@@ -28,6 +27,21 @@ class Receiver(Protocol):
     def feed(self, chunk: bytes) -> None: ...
     def end(self, trailers: Fields) -> None: ...
     def fail(self, error: ProxyError) -> None: ...
+
+
+class Flow(Protocol):
+    """A body on its way, as its relay sees it: an upstream's, or what stands between one and the relay."""
+
+    is_pushed: ClassVar[bool]
+    """Whether it comes to its end also where nobody awaits `over`."""
+
+    def attach(self, receiver: Receiver) -> None: ...
+    async def over(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def cancel(self) -> None: ...
+    def finish(self) -> None: ...
+    def interrupt(self, error: ProxyError) -> None: ...
 
 
 class Incoming:
@@ -53,6 +67,8 @@ class Incoming:
         "trailers",
         "uploading",
     )
+
+    is_pushed: ClassVar[bool] = True
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, connection: Connection, on_interim: Callable[[int, bytes, Fields], None]
@@ -195,7 +211,7 @@ class Incoming:
             self._over.set_result(None)
 
 
-async def whole(incoming: Incoming | Splice, limit: int) -> bytes:
+async def whole(incoming: Flow, limit: int) -> bytes:
     """The whole body; more than `limit` bytes, or a broken answer, raise."""
     body = _Whole(incoming, limit)
     incoming.attach(body)
@@ -206,7 +222,7 @@ async def whole(incoming: Incoming | Splice, limit: int) -> bytes:
 
 
 class _Whole:
-    def __init__(self, incoming: Incoming | Splice, limit: int) -> None:
+    def __init__(self, incoming: Flow, limit: int) -> None:
         self.chunks: list[bytes] = []
         self.error: ProxyError | None = None
         self._incoming = incoming

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from plugins import budget, circuit_breaker, failover, guard, metering, rate_limit, sse_keepalive
+from plugins import budget, cache, circuit_breaker, failover, guard, metering, rate_limit, sse_keepalive
 from plugins.auth import settings as auth
 from plugins.budget.settings import AmountText
 from plugins.guard import caps
@@ -41,6 +41,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "budget": budget.BudgetConfig,
     "rate_limit": rate_limit.RateLimitConfig,
     "metering": metering.MeteringConfig,
+    "cache": cache.CacheConfig,
+    "cache_memory": cache.Memory,
     "sse_keepalive": sse_keepalive.KeepaliveConfig,
     "circuit_breaker": circuit_breaker.BreakerConfig,
     "failover": failover.FailoverConfig,

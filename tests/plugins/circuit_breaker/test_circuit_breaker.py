@@ -157,6 +157,18 @@ async def test_an_upstream_that_always_dies_in_mid_stream_is_out(script):
         assert (await statuses(weir, 2, STREAM), len(a.requests)) == ([503, 503], 3)
 
 
+async def test_a_target_whose_others_are_out_is_asked_again_as_if_it_were_alone():
+    async def busy_once(received, wire):
+        await (HI if len(a.requests) > 1 else testing.answer(b"{}", status=529))(received, wire)
+
+    async with house(busy_once, DOWN, before=[{"failover": {}}]) as (weir, a, b):
+        breaker = weir.plan.plugins[-1]._breakers["b"]
+        for _ in range(3):
+            breaker.fail(breaker.acquire(), "for a test")
+        assert (await testing.ask(weir, ASK)).status == 200
+    assert (len(a.requests), b.requests) == (2, [])
+
+
 async def test_an_upstream_that_answers_200_and_an_error_is_out():
     error = b'{"error": {"message": "The engine died", "type": "server_error"}}'
     async with house(testing.answer(error)) as (weir, a):

@@ -93,6 +93,21 @@ async def test_a_single_target_is_asked_a_few_times_with_random_pauses(status):
     assert max(pauses) - min(pauses) > 0.001
 
 
+class Picky(Plugin[PluginConfig]):
+    """Lets upstream `a` serve, and nobody else."""
+
+    def select_targets(self, exchange, targets):
+        return [target for target in targets if target.upstream == "a"]
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+async def test_whom_another_plugin_does_not_let_serve_is_no_other_target(place):
+    picky = {place: [{"picky": {"use": f"{__name__}:Picky"}}]}
+    async with house(Scripted(DOWN, refusal(503), SERVES), SERVES, **picky) as (weir, a, b):
+        assert way(await testing.ask(weir, ASK)) == (200, "a", "3")
+    assert (len(a.requests), b.requests) == (3, [])
+
+
 async def test_two_concurrent_requests_do_not_disturb_each_other():
     async with house(slowly(DOWN, 0.05), SERVES) as (weir, a, b):
         answers = await asyncio.gather(*(testing.ask(weir, {**ASK, "user": str(n)}) for n in range(4)))
