@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from proxy import testing
@@ -25,7 +27,7 @@ class Desk:
         return self.store.claim(self.exchange, claims, refuse)
 
     async def decide(self) -> None:
-        await self.exchange.admission.decided()
+        await self.exchange.admission.decided(self.exchange)
 
     def left(self, claim) -> int:
         return self.store.take_now("look", [claim._replace(amount=0)]).remaining[0]
@@ -107,6 +109,22 @@ async def test_what_has_just_ended_is_settled_before_anybody_is_refused(desk):
     grant = desk.claim(window("tokens", 100, 90))
     await desk.decide()
     assert (grant.is_taken, grant.remaining, desk.asked) == (True, [0], [])
+
+
+async def test_nothing_of_it_is_left_to_the_garbage_collector():
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            desk = Desk()
+            desk.claim(window("tokens", 100, 30), SLOT).settle([12, 1])
+            await desk.decide()
+            desk.exchange.admission.free()
+            desk.exchange.admission.settle()
+        desk = None
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 class Claims(Plugin[PluginConfig]):
