@@ -181,6 +181,7 @@ class Passenger:
     """A reader of a flight: to its relay it looks like an upstream's answer. `at`: how many chunks it has had."""
 
     is_pushed: ClassVar[bool] = True
+    at_hand: None = None
     __slots__ = ("_flight", "_flow", "_guard", "_is_paused", "_lost", "_over", "_receiver", "_stalls", "at")
 
     def __init__(self, flight: Flight, flow: Flow | None, guard: Callable[[Receiver], Receiver] | None = None) -> None:
@@ -253,11 +254,11 @@ class Passenger:
                 if flight.is_over:
                     self._end(self._receiver)
                 return
-            self._receiver.feed(self._next() if left > 1 else self._only())
-
-    def _only(self) -> bytes:
-        self.at += 1
-        return self._flight.chunks[-1]
+            if left == 1:
+                self.at += 1
+                self._receiver.feed(flight.chunks[-1])
+            else:
+                self._receiver.feed(self._next())
 
     def _next(self) -> bytes:
         chunks, start, size = self._flight.chunks, self.at, 0

@@ -30,6 +30,7 @@ class Splice:
     """`resume` gets what was wrong and the text that has gone down; None from it: nobody goes on."""
 
     is_pushed: ClassVar[bool] = False
+    at_hand: None = None
 
     def __init__(self, incoming: Incoming, resume: Resume) -> None:
         self._incoming = incoming

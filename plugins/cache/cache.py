@@ -1,6 +1,6 @@
 """The plugin: finds what is kept, lets who asks the same share one upstream call, and keeps what is whole.
 
-An answer that has come to its end is judged when its exchange is counted, together with others, which costs half; or at
+An answer that has come to its end is judged when exchanges are counted, together with others, which costs half; or at
 once, where somebody asks for it before.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from typing_extensions import override
@@ -27,13 +27,14 @@ from plugins.cache.verdict import is_kept
 from proxy.plugin import PRINCIPAL, SAVED, FailureMode, Flight, Key, Plugin, ProxyError, Response, Saved, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from plugins.cache.directives import Wish
     from plugins.cache.key import Origin, Scope
     from plugins.cache.request import Asked
     from proxy.plugin import Exchange, Outcome, Request, Services, Target
 
+    Answer = Awaitable[Response | None] | Response | None
     Result = Literal["hit", "miss", "bypass"]
 
 RESULT: Key[Result] = Key("what the cache did")
@@ -76,56 +77,44 @@ class Cache(Plugin[CacheConfig]):
         self._has_warned = False
 
     @override
-    async def on_request(self, exchange: Exchange) -> Response | None:
+    def on_request(self, exchange: Exchange) -> Answer:
         request = exchange.request
         kind = SHAPES.get(request.path)
         if kind is None or request.method != "POST":
             return None
-        if not request.is_buffered:
-            await request.body()
-        directives = request.headers.get("cache-control")
-        wanted = ANY if directives is None else wish(directives)
-        wants = None if wanted is OFF else self._asked(exchange, kind)
-        if wants is None:
-            return self._note(exchange, "bypass")
-        if wants.key in self._ended:
-            self._keep(self._ended.pop(wants.key))
-        kept = await self._kept(exchange, wants, wanted) if wanted.max_age else None
-        if kept is not None or exchange.detour:
-            return kept or self._note(exchange, "bypass")
-        shares = self.config.single_flight and wanted.max_age > 0
-        if shares and wants.form in self._rides and (shared := await self._shared(exchange, wants)):
-            return shared
-        self._lead(exchange, wants, shares=shares)
-        return None
+        return self._answer(exchange, kind) if request.is_buffered else self._read(exchange, kind)
 
     @override
     def on_response(self, exchange: Exchange, response: Response) -> None:
-        _mark(response, exchange.facts.get(RESULT))
-        ride: Ride | None = exchange.facts.get(LED)
+        facts = exchange.facts
+        _mark(response, facts.get(RESULT))
+        ride: Ride | None = facts.get(LED)
         if ride is None:
             return
-        if response.incoming is not None and response.status == 200 and self._can_share(exchange, response):
-            ride.begin(response)
+        incoming = response.incoming
+        if incoming is None or response.status != 200 or not self._can_share(exchange, response):
+            self._forget(ride)
+            if incoming is None:
+                ride.tell(response)
             return
-        self._forget(ride)
-        if response.incoming is None:
-            ride.tell(response)
+        ride.response = response
+        body = incoming.at_hand
+        if body is None or ride.is_awaited:
+            ride.board(response, self._flight(self.config.max_entry, partial(self._over, ride), exchange))
+        else:
+            self._leave(ride)
+            self._whole(ride, (body,))
+            del facts[LED]
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
+        if self._ended:
+            self._keep_all()
         led, joined = exchange.facts.pop(LED, None), exchange.facts.get(JOINED)
-        if led is not None:
-            self._completed(led)
+        if led is not None and led.flight is None:
+            self._forget(led)
         if joined is not None:
             exchange[SAVED] = _saved(joined)
-
-    def _completed(self, led: Ride) -> None:
-        led.is_counted = True
-        if not led.has_begun:
-            self._forget(led)
-        elif self._ended.get(led.asked.key) is led:
-            self._keep(self._ended.pop(led.asked.key))
 
     @override
     def state(self) -> dict[str, Any]:
@@ -133,8 +122,49 @@ class Cache(Plugin[CacheConfig]):
 
     # -- the request
 
+    async def _read(self, exchange: Exchange, kind: str) -> Response | None:
+        await exchange.request.body()
+        return await _awaited(self._answer(exchange, kind))
+
+    def _answer(self, exchange: Exchange, kind: str) -> Answer:
+        """What there is instead of an upstream's answer. The body is at hand."""
+        directives = exchange.request.headers.get("cache-control")
+        wanted = ANY if directives is None else wish(directives)
+        wants = None if wanted is OFF else self._asked(exchange, kind)
+        if wants is None:
+            return self._note(exchange, "bypass")
+        if wants.key in self._ended:
+            self._keep(self._ended.pop(wants.key))
+        found = self._store.find(wants.key, exchange) if wanted.max_age else None
+        if found is None or isinstance(found, bytes):
+            return self._found(exchange, wants, wanted, found)
+        return self._finding(exchange, wants, wanted, found)
+
+    async def _finding(
+        self, exchange: Exchange, wants: Asked, wanted: Wish, finding: Awaitable[bytes | None]
+    ) -> Response | None:
+        """Raises what the store refuses the exchange; a store that fails has nothing."""
+        try:
+            found = await finding
+        except ProxyError:
+            raise
+        except Exception:
+            log.exception("the store failed")
+            found = None
+        return await _awaited(self._found(exchange, wants, wanted, found))
+
+    def _found(self, exchange: Exchange, wants: Asked, wanted: Wish, found: bytes | None) -> Answer:
+        entry = None if found is None else unpacked(found)
+        kept = None if entry is None else self._given(exchange, entry, wants, wanted)
+        if kept is not None or exchange.detour:
+            return kept or self._note(exchange, "bypass")
+        shares = self.config.single_flight and wanted.max_age > 0
+        if shares and wants.form in self._rides:
+            return self._shared(exchange, wants)
+        return self._lead(exchange, wants, shares=shares)
+
     def _asked(self, exchange: Exchange, kind: str) -> Asked | None:
-        """None where its answer cannot be given again, or nobody knows to whom. The body is at hand."""
+        """None where its answer cannot be given again, or nobody knows to whom."""
         request = exchange.request
         body = request.glimpse()
         if not isinstance(body, dict) or not is_repeatable(body):
@@ -162,18 +192,6 @@ class Cache(Plugin[CacheConfig]):
 
     # -- what is kept
 
-    async def _kept(self, exchange: Exchange, wants: Asked, wanted: Wish) -> Response | None:
-        """Raises what the store refuses the exchange; a store that fails has nothing."""
-        try:
-            value = await self._store.get(wants.key, exchange)
-        except ProxyError:
-            raise
-        except Exception:
-            log.exception("the store failed")
-            return None
-        entry = None if value is None else unpacked(value)
-        return None if entry is None else self._given(exchange, entry, wants, wanted)
-
     def _given(self, exchange: Exchange, entry: Entry, wants: Asked, wanted: Wish) -> Response | None:
         """The entry as this app asks for it, if it is what that asks for."""
         age = max(time.time() - entry.at, 0.0)  # noqa: TID251 - other processes must understand it
@@ -200,11 +218,11 @@ class Cache(Plugin[CacheConfig]):
         for _ in range(TRIES):
             ride = self._rides.get(wants.form)
             if ride is None or not ride.admits:
-                return None
+                break
             response = await ride.answer()
             if response is not None:
                 return self._aboard(exchange, ride, response)
-        return None
+        return self._lead(exchange, wants, shares=True)
 
     def _aboard(self, exchange: Exchange, ride: Ride, response: Response) -> Response:
         exchange.usage = Usage()
@@ -216,59 +234,74 @@ class Cache(Plugin[CacheConfig]):
             response.set_fields({**MARKED["hit"], b"age": b"0"})
         return response
 
-    def _lead(self, exchange: Exchange, wants: Asked, *, shares: bool) -> None:
-        self._note(exchange, "miss")
-        flight = self._flight(self.config.max_entry, lambda flight: self._over(ride, flight), exchange)
-        ride = exchange.facts[LED] = Ride(wants, exchange, flight)
+    def _lead(self, exchange: Exchange, wants: Asked, *, shares: bool) -> Response | None:
+        ride = exchange.facts[LED] = Ride(wants, exchange)
         if shares:
             self._rides[wants.form] = ride
+        return self._note(exchange, "miss")
 
     def _can_share(self, exchange: Exchange, response: Response) -> bool:
-        if exchange.is_filtered and not self._has_warned:
-            self._has_warned = True
-            log.warning("answers of route '%s' are changed behind the cache, so none is kept", exchange.route)
-        if exchange.is_filtered or exchange.detour:
+        if exchange.is_filtered:
+            self._warn(exchange.route)
             return False
-        return response.field(b"content-encoding") in _PLAIN
+        return not exchange.detour and response.field(b"content-encoding") in _PLAIN
+
+    def _warn(self, route: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("answers of route '%s' are changed behind the cache, so none is kept", route)
 
     def _forget(self, ride: Ride) -> None:
+        self._leave(ride)
+        ride.end()
+
+    def _leave(self, ride: Ride) -> None:
         if self._rides.get(ride.asked.form) is ride:
             del self._rides[ride.asked.form]
-        ride.end()
 
     # -- what is to be kept
 
     def _over(self, ride: Ride, flight: Flight) -> None:
         self._forget(ride)
-        if not (flight.is_complete and flight.is_open):
-            return
-        if ride.is_counted or ride.asked.key in self._ended:
+        if flight.is_complete and flight.is_open:
+            self._whole(ride, flight.chunks)
+
+    def _whole(self, ride: Ride, pieces: Sequence[bytes]) -> None:
+        """It has come to its end."""
+        ride.pieces, key = pieces, ride.asked.key
+        if key in self._ended:
+            self._keep(self._ended[key])
+        self._ended[key] = ride
+
+    def _keep_all(self) -> None:
+        ended, self._ended = self._ended, {}
+        for ride in ended.values():
             self._keep(ride)
-        else:
-            self._ended[ride.asked.key] = ride
 
     def _keep(self, ride: Ride) -> None:
-        wants, is_stream, flight = ride.asked, ride.is_stream, ride.flight
-        chunks = flight.chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        has_one_choice = wants_one_choice(ride.leader.request.glimpse())
-        kept = {"is_stream": is_stream, "has_one_choice": has_one_choice, "tool_calls": self.config.tool_calls}
-        if not is_kept(wants.shape, body, **kept):
+        """If it is worth it."""
+        wants, body, one = ride.asked, b"".join(ride.pieces), wants_one_choice(ride.leader.request.glimpse())
+        streams, calls = ride.is_stream, self.config.tool_calls
+        fits = len(body) <= self.config.max_entry
+        if not (fits and is_kept(wants.shape, body, is_stream=streams, has_one_choice=one, tool_calls=calls)):
             return
-        pace = flight.pace() if isinstance(flight, Paced) and is_stream else ()
-        entry = Entry(time.time(), is_stream, *_source(ride), pace, body)  # noqa: TID251 - likewise
+        pace = ride.flight.pace() if isinstance(ride.flight, Paced) and streams else ()
+        entry = Entry(time.time(), streams, *_source(ride), pace, body)  # noqa: TID251 - other processes must know it
         try:
             self._store.put(wants.key, entry.packed(), self.config.ttl)
         except Exception:
             log.exception("the store failed")
 
 
+async def _awaited(answer: Answer) -> Response | None:
+    return answer if answer is None or isinstance(answer, Response) else await answer
+
+
 def _saved(ride: Ride) -> Saved:
     """What the leader has used; one that reads slowly does not know yet."""
-    leader, flight = ride.leader, ride.flight
-    usage, served = leader.usage, leader.model
-    if usage is None and flight.is_complete and flight.is_open:
-        usage, served = report_of(b"".join(flight.chunks))
+    usage, served = ride.leader.usage, ride.leader.model
+    if usage is None and ride.pieces:
+        usage, served = report_of(b"".join(ride.pieces))
     return Saved(*_source(ride), served, usage or Usage())
 
 

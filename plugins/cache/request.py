@@ -28,6 +28,8 @@ _ACTING: Final = frozenset(
 )
 """Where one of these is set, the upstream looks at something else than the request, or remembers it."""
 
+_DOUBTFUL: Final = _ACTING | {"tools"}
+
 _OWN_TOOLS: Final = frozenset({"function", "custom"})
 """Tools that the app runs; all others act upstream."""
 
@@ -51,10 +53,12 @@ class Asked(NamedTuple):
 
 
 def is_repeatable(body: dict[str, Any]) -> bool:
+    if _DOUBTFUL.isdisjoint(body):
+        return True
     tools = body.get("tools")
     if tools and not (isinstance(tools, list) and all(map(_is_apps_own, tools))):
         return False
-    return _ACTING.isdisjoint(body) or not any(map(body.get, _ACTING))
+    return not any(map(body.get, _ACTING))
 
 
 def asked(shape: str, body: dict[str, Any], key: str) -> Asked:

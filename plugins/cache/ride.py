@@ -1,8 +1,9 @@
 """An answer on its way, and those who ask the same while it is: one exchange leads, the others get what it gets.
 
 A ride begins when the leader's request has found nothing kept. Once its answer is known, all who wait board its flight,
-or are told its failure: they asked for the very same. Where the leader ends without an answer, or with one that cannot
-be shared, one of those who wait leads the next ride, and after that each goes alone.
+or are told its failure: they asked for the very same. An answer that is whole already, and that nobody waits for, needs
+no flight. Where the leader ends without an answer, or with one that cannot be shared, one of those who wait leads the
+next ride, and after that each goes alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from plugins.cache.stream import HideUsage
 from proxy.plugin import Flight, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from plugins.cache.request import Asked
     from proxy.plugin import Exchange
@@ -26,32 +27,34 @@ TRIES = 2
 
 
 class Ride:
-    __slots__ = ("_begun", "_known", "_told", "asked", "flight", "has_ended", "is_counted", "leader")
+    """`response`: the upstream's answer, once it is known; `pieces`: all of it, once it is whole."""
 
-    def __init__(self, asked: Asked, leader: Exchange, flight: Flight) -> None:
+    __slots__ = ("_known", "_told", "asked", "flight", "has_ended", "leader", "pieces", "response")
+
+    def __init__(self, asked: Asked, leader: Exchange) -> None:
         self.asked = asked
         self.leader = leader
-        self.flight = flight
-        self.has_ended = self.is_counted = False
-        self._begun: Response | None = None
+        self.flight: Flight | None = None
+        self.pieces: Sequence[bytes] = ()
+        self.response: Response | None = None
+        self.has_ended = False
         self._told: Response | None = None
         self._known: asyncio.Event | None = None
 
     @property
-    def has_begun(self) -> bool:
-        return self._begun is not None
+    def is_stream(self) -> bool:
+        return self.response is not None and self.response.is_event_stream
 
     @property
-    def is_stream(self) -> bool:
-        return self._begun is not None and self._begun.is_event_stream
+    def is_awaited(self) -> bool:
+        return self._known is not None
 
     # -- the leader's side
 
-    def begin(self, response: Response) -> None:
-        """The answer is here: from now on it comes through the flight."""
+    def board(self, response: Response, flight: Flight) -> None:
+        """From now on the answer comes through the flight."""
         assert response.incoming is not None
-        self._begun = response
-        response.incoming = self.flight.board(response.incoming)
+        self.flight, response.incoming = flight, flight.board(response.incoming)
         self._wake()
 
     def tell(self, response: Response) -> None:
@@ -68,11 +71,11 @@ class Ride:
 
     @property
     def admits(self) -> bool:
-        return self.flight.is_open and not self.has_ended
+        return not self.has_ended and (self.flight is None or self.flight.is_open)
 
     async def answer(self) -> Response | None:
         """None: there is nothing to share."""
-        if self.has_begun:
+        if self.flight is not None:
             return self._boarded()
         self.leader.hold()
         try:
@@ -82,15 +85,15 @@ class Ride:
             self.leader.release()
 
     def _boarded(self) -> Response | None:
-        begun = self._begun
-        if begun is None or not self.flight.is_open:
+        begun, flight = self.response, self.flight
+        if begun is None or flight is None or not flight.is_open:
             return None
         response = Response(200)
         fields = {b"content-type": begun.field(b"content-type") or b"application/json"}
-        if not begun.is_event_stream and (length := begun.field(b"content-length")):
+        if not self.is_stream and (length := begun.field(b"content-length")):
             fields[b"content-length"] = length
         response.set_fields(fields)
-        response.incoming = self.flight.join(HideUsage if self.is_stream and self.asked.hides_usage else None)
+        response.incoming = flight.join(HideUsage if self.is_stream and self.asked.hides_usage else None)
         return response
 
     async def _until_known(self) -> None:
@@ -107,9 +110,9 @@ class Paced(Flight):
 
     __slots__ = ("times",)
 
-    def __init__(self, room: int, on_over: Callable[[Flight], None], leader: Exchange | None = None) -> None:
+    def __init__(self, room: int, on_over: Callable[[Flight], None], leader: Exchange) -> None:
         super().__init__(room, on_over, leader)
-        self.times = [time.monotonic()]
+        self.times = [leader.started]
 
     @override
     def feed(self, chunk: bytes) -> None:

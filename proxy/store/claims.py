@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from proxy.admission import Admission, Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from proxy.admission import Refuse
     from proxy.exchange import Exchange
@@ -96,6 +96,10 @@ class Store(ABC):
             found.close()
             raise
         return await found
+
+    def find(self, key: str, exchange: Exchange) -> Awaitable[bytes | None] | bytes | None:
+        """As `get`, but at once where there is nothing to wait for."""
+        return self.get(key, exchange)
 
     @abstractmethod
     def bound(self, values: int, size: int) -> None:

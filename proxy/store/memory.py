@@ -13,7 +13,9 @@ from proxy.store.claims import Claim, Store, Taken
 from proxy.store.counts import Slots, Total, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+
+    from proxy.exchange import Exchange
 
     Count = Window | Total | Slots
 
@@ -83,6 +85,10 @@ class Memory(Store):
     @override
     def bound(self, values: int, size: int) -> None:
         self.values.bound(values, size)
+
+    @override
+    def find(self, key: str, exchange: Exchange) -> Awaitable[bytes | None] | bytes | None:
+        return self.values.get(key) if exchange.admission is None else self.get(key, exchange)
 
     @override
     def look_up(self, key: str) -> Coroutine[Any, Any, bytes | None]:

@@ -398,7 +398,7 @@ class Failing:
     def __init__(self, store):
         self.store = store
 
-    async def get(self, key, exchange):
+    async def find(self, key, exchange):
         raise RuntimeError("the store is broken")
 
     def put(self, key, value, seconds):

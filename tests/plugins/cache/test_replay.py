@@ -5,6 +5,7 @@ import asyncio
 from plugins.cache.entry import Entry
 from plugins.cache.replay import Replay
 from plugins.cache.ride import Paced
+from proxy import testing
 
 BODY = b"data: a\n\ndata: b\n\ndata: c\n\n"
 ENTRY = Entry(0.0, True, "up", None, ((0, 9), (30, 9), (30, 9)), BODY)
@@ -42,7 +43,7 @@ async def test_who_leaves_stops_it():
 
 
 async def test_the_pace_is_what_was_measured():
-    flight = Paced(100, lambda flight: None)
+    flight = Paced(100, lambda flight: None, testing.exchange())
     await asyncio.sleep(0.02)
     flight.feed(b"abc")
     flight.feed(b"d")
