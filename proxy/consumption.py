@@ -10,8 +10,10 @@ import dataclasses
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from proxy.answer import Answer
 from proxy.errors import Outcome
 from proxy.exchange import Key
+from proxy.sse import Reader
 from proxy.usage import Usage
 
 if TYPE_CHECKING:
@@ -66,6 +68,14 @@ def prompt_tokens(request: Request) -> int:
     if request.prompt_tokens is None:
         request.prompt_tokens = -(-_characters(request.glimpse()) // CHARACTERS_PER_TOKEN)
     return request.prompt_tokens
+
+
+def streamed_tokens(stream: bytes) -> int:
+    """Of the text that a whole stream has: counted, or estimated."""
+    reader, answer = Reader(len(stream) + 1), Answer(expected=True)
+    for event in (*reader.feed(stream), *reader.end()):
+        answer.see(event)
+    return answer.delivered_tokens()
 
 
 def output_tokens(request: Request, usual: int) -> int:

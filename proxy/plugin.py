@@ -15,7 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from proxy.admission import Grant, Standing
 from proxy.answer import in_band_error
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
-from proxy.consumption import ESTIMABLE, PAID, Consumed, asked_model, consumed, output_tokens, prompt_tokens
+from proxy.consumption import (
+    ESTIMABLE,
+    PAID,
+    Consumed,
+    asked_model,
+    consumed,
+    output_tokens,
+    prompt_tokens,
+    streamed_tokens,
+)
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -162,6 +171,7 @@ __all__ = [
     "repeated_key",
     "replace_multipart_field",
     "replace_value",
+    "streamed_tokens",
     "top_level_values",
     "usage_from_body",
     "written",

@@ -24,7 +24,19 @@ from plugins.cache.ride import TRIES, Paced, Ride
 from plugins.cache.settings import CacheConfig
 from plugins.cache.stream import HideUsage
 from plugins.cache.verdict import is_kept
-from proxy.plugin import PRINCIPAL, SAVED, FailureMode, Flight, Key, Plugin, ProxyError, Response, Saved, Usage
+from proxy.plugin import (
+    PRINCIPAL,
+    SAVED,
+    FailureMode,
+    Flight,
+    Key,
+    Plugin,
+    ProxyError,
+    Response,
+    Saved,
+    Usage,
+    prompt_tokens,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -50,7 +62,7 @@ MARKED: Final[Mapping[Result | None, Mapping[bytes, bytes]]] = {
     "miss": {b"x-weir-cache": b"miss", **PRIVATE},
     "bypass": {b"x-weir-cache": b"bypass", **PRIVATE},
 }
-AT_HAND: Final = 4096
+AT_HAND: Final = 1024
 """Of so many principals and routes the parts of a key are remembered."""
 
 _PLAIN: Final = frozenset({b"", b"identity"})
@@ -172,7 +184,7 @@ class Cache(Plugin[CacheConfig]):
         scope = self._scope(exchange, request, body)
         if scope is None:
             return None
-        key = key_of(scope, self._origin(exchange.route, exchange.offered), request, kind, body)
+        key = key_of(scope, self._origin(exchange.route, exchange.offered, request.target), request, kind, body)
         return None if key is None else asked(kind, body, key)
 
     def _scope(self, exchange: Exchange, request: Request, body: dict[str, Any]) -> Scope | None:
@@ -181,8 +193,8 @@ class Cache(Plugin[CacheConfig]):
         principal = exchange.facts.get(PRINCIPAL)
         return callers(request) if principal is None else self._principal(principal.name)
 
-    def _origin_of(self, route: str, offered: tuple[Target, ...]) -> Origin:
-        return origin_of(route, offered, self._bases)
+    def _origin_of(self, route: str, offered: tuple[Target, ...], path: str) -> Origin:
+        return origin_of(route, offered, path, self._bases)
 
     def _note(self, exchange: Exchange, result: Result) -> Response | None:
         """No response, for those who have nothing else to say."""
@@ -195,10 +207,12 @@ class Cache(Plugin[CacheConfig]):
     def _given(self, exchange: Exchange, entry: Entry, wants: Asked, wanted: Wish) -> Response | None:
         """The entry as this app asks for it, if it is what that asks for."""
         age = max(time.time() - entry.at, 0.0)  # noqa: TID251 - other processes must understand it
-        report = report_of(entry.body)
-        is_old = age > min(wanted.max_age, self.config.ttl)
-        if is_old or (report.usage is None and shape.needs_usage(entry, wants)):
+        if age > min(wanted.max_age, self.config.ttl):
             return None
+        report = report_of(entry.body)
+        if report.usage is None and shape.needs_usage(entry, wants):
+            entry = shape.with_usage(entry, wants, prompt_tokens(exchange.request))
+            report = report_of(entry.body)
         self._note(exchange, "hit")
         exchange.usage = Usage()
         exchange[SAVED] = Saved(entry.upstream, entry.model, report.served, report.usage or Usage())

@@ -38,6 +38,12 @@ def completion_of(stream: bytes) -> dict[str, Any]:
     return {**whole, "object": "text_completion", "choices": [_ordered(choice, "text") for choice in choices]}
 
 
+def usage_event(stream: bytes, usage: dict[str, int]) -> bytes:
+    """What a stream would have told of its usage."""
+    whole, _ = _merged(stream)
+    return event({**whole, "choices": [], "usage": usage})
+
+
 def _merged(stream: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """All but the choices, as the last event that says something has it, and the choices."""
     whole: dict[str, Any] = {}

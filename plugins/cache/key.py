@@ -6,7 +6,7 @@ length before it, so that nothing which a body says can pass for another part.
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NewType
 
 import orjson
@@ -71,15 +71,15 @@ def callers(request: Request) -> Scope | None:
     return Scope(_framed([b"credential " + told.encode("utf-8", "surrogateescape")])) if told else None
 
 
-def origin_of(route: str, targets: Iterable[Target], bases: Mapping[str, str]) -> Origin:
+def origin_of(route: str, targets: Iterable[Target], path: str, bases: Mapping[str, str]) -> Origin:
     """Where a route's answers come from, another model or server being another. `bases`: where the upstreams are."""
     told = [(target.upstream, bases.get(target.upstream), target.model, target.static) for target in targets]
-    return Origin(_framed([orjson.dumps([route, told])]))
+    return Origin(_framed([orjson.dumps([route, told]), path.encode("utf-8", "surrogateescape")]))
 
 
 def key_of(scope: Scope, origin: Origin, request: Request, shape: str, asked: dict[str, Any]) -> str | None:
     """`asked`: the request's JSON, `shape` its endpoint. None where it cannot be written again."""
-    ignored, headers, told = IGNORED[shape], request.headers, request.target
+    ignored, headers, told = IGNORED[shape], request.headers, scope + origin
     shaping = asked if ignored.isdisjoint(asked) else {name: asked[name] for name in asked if name not in ignored}
     try:
         canonical = orjson.dumps(shaping, option=orjson.OPT_SORT_KEYS)
@@ -87,10 +87,8 @@ def key_of(scope: Scope, origin: Origin, request: Request, shape: str, asked: di
         return None
     for name in _TELLING:
         if name in headers:
-            told += f"\n{name}:{headers[name]}"
-    telling = told.encode("utf-8", "surrogateescape")
-    told_all = b"%b%b%d:%b%b" % (scope, origin, len(telling), telling, canonical)
-    return STORED + hashlib.blake2b(told_all, digest_size=32).hexdigest()
+            told += _framed([name.encode(), headers[name].encode("utf-8", "surrogateescape")])
+    return STORED + sha256(told + canonical).hexdigest()
 
 
 def says_once(body: bytes, asked: dict[str, Any]) -> bool:

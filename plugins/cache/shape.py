@@ -8,7 +8,8 @@ import orjson
 
 from plugins.cache import choices, responses
 from plugins.cache.request import HAVE_USAGE_EVENTS
-from plugins.cache.stream import without_usage
+from plugins.cache.stream import before_done, without_usage
+from proxy.plugin import streamed_tokens
 
 if TYPE_CHECKING:
     from plugins.cache.entry import Entry
@@ -22,8 +23,23 @@ _OF_STREAM = {
 
 
 def needs_usage(entry: Entry, asked: Asked) -> bool:
-    """JSON reports its usage, and so do streams where that was asked for: an entry that knows of none cannot serve."""
+    """JSON reports its usage, and so do streams where that was asked for."""
     return (asked.wants_usage if asked.streams else entry.is_stream) and asked.shape in HAVE_USAGE_EVENTS
+
+
+def with_usage(entry: Entry, asked: Asked, prompt: int) -> Entry:
+    """An entry that knows of no usage with an estimated one, for a prompt of so many tokens."""
+    if not entry.is_stream:
+        made = b"".join(_events(entry, asked))
+        return entry._replace(body=orjson.dumps({**orjson.loads(entry.body), "usage": _usage(prompt, made)}))
+    body = before_done(entry.body, choices.usage_event(entry.body, _usage(prompt, entry.body)))
+    pace = [*entry.pace, (0, len(body) - len(entry.body))] if entry.pace else ()
+    return entry._replace(body=body, pace=pace)
+
+
+def _usage(prompt: int, stream: bytes) -> dict[str, int]:
+    made = streamed_tokens(stream)
+    return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
 
 
 def body_for(entry: Entry, asked: Asked) -> bytes:

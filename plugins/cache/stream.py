@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Fields = list[tuple[bytes, bytes]]
 
 DONE = b"data: [DONE]\n\n"
+_BLANK = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 def values_of(body: bytes) -> Iterator[dict[str, Any]]:
@@ -34,6 +35,14 @@ def event(value: Any, name: str = "") -> bytes:
 def without_usage(body: bytes) -> bytes:
     """The stream for an app that did not ask for its usage: the event that tells only that is left out."""
     return b"".join(each.raw for each in _events(body) if not _tells_only_usage(each)) if b"[]" in body else body
+
+
+def before_done(body: bytes, told: bytes) -> bytes:
+    """The stream with another event at its end."""
+    events = _events(body)
+    end = events.pop().raw if events and events[-1].is_done else b""
+    before = b"".join([each.raw for each in events])
+    return b"%b%b%b%b" % (before, b"" if before.endswith(_BLANK) else b"\n\n", told, end)
 
 
 class HideUsage:

@@ -132,5 +132,5 @@ def gated(*events: bytes) -> Gate:
 
 
 def usage_event(usage: Mapping[str, int] = USAGE) -> bytes:
-    told = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": []}
+    told = {"id": "chatcmpl-1", "created": 1760000000, "model": "m", "object": "chat.completion.chunk", "choices": []}
     return b"data: %b\n\n" % orjson.dumps({**told, "usage": usage})

@@ -367,6 +367,8 @@ async def test_a_hit_costs_nothing_and_says_what_it_saved(prices):
 
 ASKED = {**STREAM, "stream_options": {"include_usage": True}}
 TOLD = streamed(*EVENTS[:-1], usage_event(), DONE)
+ESTIMATED = {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+"""Of a question of 15 characters, and an answer of six deltas."""
 
 
 @pytest.mark.parametrize("order", [{"before": ("metering",)}, {}], ids=["metering before", "alone"])
@@ -380,15 +382,39 @@ async def test_the_usage_event_is_for_those_who_asked(order, first):
         await home.ask(first)
         plain, asked = await home.ask(STREAM), await home.ask(ASKED)
         assert plain.body == b"".join(EVENTS)
-        assert asked.body == b"".join([*EVENTS[:-1], usage_event(), DONE])
-        assert plain.headers["x-weir-cache"] == "hit"
         knows_none = not order and first is STREAM
-        assert (asked.headers["x-weir-cache"], home.calls) == (("miss", 2) if knows_none else ("hit", 1))
+        usage = usage_event(ESTIMATED if knows_none else USAGE)
+        assert asked.body == b"".join([*EVENTS[:-1], usage, DONE])
+        assert (plain.headers["x-weir-cache"], asked.headers["x-weir-cache"], home.calls) == ("hit", "hit", 1)
 
 
-async def test_a_stream_without_a_usage_does_not_make_json():
-    async with house(SAID) as home:
-        assert await home.results(STREAM, ASK, ASK, STREAM) == ["miss", "miss", "hit", "hit"]
+async def test_a_usage_that_nobody_reported_is_estimated(prices):
+    async with house(streamed(*EVENTS), before=({"metering": {**prices["metering"], "include_usage": False}},)) as home:
+        _, whole, asked, plain = [await home.ask(body) for body in (STREAM, ASK, ASKED, STREAM)]
+        assert home.calls == 1
+    assert whole.json()["usage"] == ESTIMATED
+    assert whole.json()["choices"][0]["message"]["content"] == "A weir stands in a stream"
+    assert asked.body == b"".join([*EVENTS[:-1], usage_event(ESTIMATED), DONE])
+    assert plain.body == b"".join(EVENTS)
+    assert [line["saved_tokens"] for line in home.lines("ledger")] == [0, 10, 10, 0]
+
+
+async def test_json_without_a_usage_makes_a_stream_with_one():
+    script = testing.answer(
+        b'{"choices": [{"index": 0, "message": {"content": "%b"}, "finish_reason": "stop"}]}' % (b"x" * 80)
+    )
+    async with house(script) as home:
+        _, asked, again = [await home.ask(body) for body in (ASK, ASKED, ASK)]
+        assert home.calls == 1
+    assert b'"usage":{"prompt_tokens":4,"completion_tokens":20,"total_tokens":24}' in asked.body
+    assert b"usage" not in again.body
+
+
+async def test_an_estimated_usage_comes_at_the_streams_pace():
+    async with house(streamed(*EVENTS), pace="original") as home:
+        _, asked = [await home.ask(body) for body in (STREAM, ASKED)]
+        assert home.calls == 1
+    assert asked.body == b"".join([*EVENTS[:-1], usage_event(ESTIMATED), DONE])
 
 
 # -- the store

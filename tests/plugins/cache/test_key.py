@@ -32,11 +32,16 @@ headers = st.dictionaries(
 )
 
 
+def made_of(origin, target):
+    route, targets, bases = origin
+    return origin_of(route, targets, target, bases)
+
+
 def key(body, *, principal=None, target=PATHS["chat"], origin=ORIGIN, **fields):
     headers = {name.replace("_", "-"): value for name, value in fields.items()}
     request = testing.exchange("POST", target, headers=headers).request
     scope = callers(request) if principal is None else principals(principal)
-    return None if scope is None else key_of(scope, origin_of(*origin), request, request.endpoint, body)
+    return None if scope is None else key_of(scope, made_of(origin, target), request, request.endpoint, body)
 
 
 @given(names, names, bodies, bodies, headers, headers)
@@ -57,7 +62,7 @@ def test_a_principal_is_not_a_credential_nor_everybody(name, body):
     request = testing.exchange().request
     own = key(body, principal=name)
     assert own != key(body, authorization=name)
-    assert own != key_of(SHARED, origin_of(*ORIGIN), request, "chat", body)
+    assert own != key_of(SHARED, made_of(ORIGIN, PATHS["chat"]), request, "chat", body)
 
 
 @given(bodies)

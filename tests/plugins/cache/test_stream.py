@@ -2,7 +2,7 @@
 
 import pytest
 
-from plugins.cache.stream import HideUsage, values_of, without_usage
+from plugins.cache.stream import HideUsage, before_done, values_of, without_usage
 from proxy.plugin import Unavailable
 from tests.plugins.cache.house import EVENTS, usage_event
 
@@ -61,3 +61,16 @@ def test_what_was_held_goes_down_before_a_failure():
 
 def test_what_is_no_json_object_says_nothing():
     assert list(values_of(b"data: [1]\n\ndata: {\n\n: x\n\ndata: [DONE]\n\ndata: {}\n\n")) == [{}]
+
+
+@pytest.mark.parametrize(
+    ("body", "then"),
+    [
+        (b"data: a\n\ndata: [DONE]\n\n", b"data: a\n\nTOLDdata: [DONE]\n\n"),
+        (b"data: a\n\n", b"data: a\n\nTOLD"),
+        (b"data: a", b"data: a\n\nTOLD"),
+        (b"data: a\r\n\r\ndata:[DONE]", b"data: a\r\n\r\nTOLDdata:[DONE]"),
+    ],
+)
+def test_what_is_added_stands_before_the_end(body, then):
+    assert before_done(body, b"TOLD") == then
