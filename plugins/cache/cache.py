@@ -39,7 +39,7 @@ from proxy.plugin import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping
 
     from plugins.cache.directives import Wish
     from plugins.cache.key import Origin, Scope
@@ -65,6 +65,7 @@ MARKED: Final[Mapping[Result | None, Mapping[bytes, bytes]]] = {
 AT_HAND: Final = 1024
 """Of so many principals and routes the parts of a key are remembered."""
 
+_MISS: Final = ("miss",)
 _PLAIN: Final = frozenset({b"", b"identity"})
 
 log = logging.getLogger("weir.cache")
@@ -98,11 +99,11 @@ class Cache(Plugin[CacheConfig]):
 
     @override
     def on_response(self, exchange: Exchange, response: Response) -> None:
-        facts = exchange.facts
-        _mark(response, facts.get(RESULT))
-        ride: Ride | None = facts.get(LED)
+        ride: Ride | None = exchange.facts.get(LED)
         if ride is None:
+            _mark(response, exchange.facts.get(RESULT))
             return
+        _mark(response, "miss")
         incoming = response.incoming
         if incoming is None or response.status != 200 or not self._can_share(exchange, response):
             self._forget(ride)
@@ -115,8 +116,7 @@ class Cache(Plugin[CacheConfig]):
             ride.board(response, self._flight(self.config.max_entry, partial(self._over, ride), exchange))
         else:
             self._leave(ride)
-            self._whole(ride, (body,))
-            del facts[LED]
+            self._whole(ride, body)
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -173,7 +173,8 @@ class Cache(Plugin[CacheConfig]):
         shares = self.config.single_flight and wanted.max_age > 0
         if shares and wants.form in self._rides:
             return self._shared(exchange, wants)
-        return self._lead(exchange, wants, shares=shares)
+        self._lead(exchange, wants, shares=shares)
+        return None
 
     def _asked(self, exchange: Exchange, kind: str) -> Asked | None:
         """None where its answer cannot be given again, or nobody knows to whom."""
@@ -236,7 +237,8 @@ class Cache(Plugin[CacheConfig]):
             response = await ride.answer()
             if response is not None:
                 return self._aboard(exchange, ride, response)
-        return self._lead(exchange, wants, shares=True)
+        self._lead(exchange, wants, shares=True)
+        return None
 
     def _aboard(self, exchange: Exchange, ride: Ride, response: Response) -> Response:
         exchange.usage = Usage()
@@ -248,11 +250,11 @@ class Cache(Plugin[CacheConfig]):
             response.set_fields({**MARKED["hit"], b"age": b"0"})
         return response
 
-    def _lead(self, exchange: Exchange, wants: Asked, *, shares: bool) -> Response | None:
+    def _lead(self, exchange: Exchange, wants: Asked, *, shares: bool) -> None:
         ride = exchange.facts[LED] = Ride(wants, exchange)
         if shares:
             self._rides[wants.form] = ride
-        return self._note(exchange, "miss")
+        self._count.values[_MISS] += 1
 
     def _can_share(self, exchange: Exchange, response: Response) -> bool:
         if exchange.is_filtered:
@@ -278,11 +280,11 @@ class Cache(Plugin[CacheConfig]):
     def _over(self, ride: Ride, flight: Flight) -> None:
         self._forget(ride)
         if flight.is_complete and flight.is_open:
-            self._whole(ride, flight.chunks)
+            self._whole(ride, b"".join(flight.chunks))
 
-    def _whole(self, ride: Ride, pieces: Sequence[bytes]) -> None:
+    def _whole(self, ride: Ride, body: bytes) -> None:
         """It has come to its end."""
-        ride.pieces, key = pieces, ride.asked.key
+        ride.body, key = body, ride.asked.key
         if key in self._ended:
             self._keep(self._ended[key])
         self._ended[key] = ride
@@ -294,7 +296,7 @@ class Cache(Plugin[CacheConfig]):
 
     def _keep(self, ride: Ride) -> None:
         """If it is worth it."""
-        wants, body, one = ride.asked, b"".join(ride.pieces), wants_one_choice(ride.leader.request.glimpse())
+        wants, body, one = ride.asked, ride.body, wants_one_choice(ride.leader.request.glimpse())
         streams, calls = ride.is_stream, self.config.tool_calls
         fits = len(body) <= self.config.max_entry
         if not (fits and is_kept(wants.shape, body, is_stream=streams, has_one_choice=one, tool_calls=calls)):
@@ -314,8 +316,8 @@ async def _awaited(answer: Answer) -> Response | None:
 def _saved(ride: Ride) -> Saved:
     """What the leader has used; one that reads slowly does not know yet."""
     usage, served = ride.leader.usage, ride.leader.model
-    if usage is None and ride.pieces:
-        usage, served = report_of(b"".join(ride.pieces))
+    if usage is None and ride.body:
+        usage, served = report_of(ride.body)
     return Saved(*_source(ride), served, usage or Usage())
 
 

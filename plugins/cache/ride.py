@@ -18,7 +18,7 @@ from plugins.cache.stream import HideUsage
 from proxy.plugin import Flight, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from plugins.cache.request import Asked
     from proxy.plugin import Exchange
@@ -27,15 +27,15 @@ TRIES = 2
 
 
 class Ride:
-    """`response`: the upstream's answer, once it is known; `pieces`: all of it, once it is whole."""
+    """`response`: the upstream's answer, once it is known; `body`: all of it, once it is whole."""
 
-    __slots__ = ("_known", "_told", "asked", "flight", "has_ended", "leader", "pieces", "response")
+    __slots__ = ("_known", "_told", "asked", "body", "flight", "has_ended", "leader", "response")
 
     def __init__(self, asked: Asked, leader: Exchange) -> None:
         self.asked = asked
         self.leader = leader
         self.flight: Flight | None = None
-        self.pieces: Sequence[bytes] = ()
+        self.body = b""
         self.response: Response | None = None
         self.has_ended = False
         self._told: Response | None = None
