@@ -35,7 +35,7 @@ class Flight:
 
     __slots__ = (
         "_flow",
-        "_held",
+        "_gone",
         "_is_attached",
         "_is_paused",
         "_leader",
@@ -57,7 +57,7 @@ class Flight:
         self._flow: Flow | None = None
         self._passengers: list[Passenger] = []
         self._is_attached = self._is_paused = False
-        self._held = 0
+        self._gone = 0
         self.chunks: list[bytes] = []
         self.size = 0
         self.is_over = self.is_complete = False
@@ -85,8 +85,7 @@ class Flight:
     def feed(self, chunk: bytes) -> None:
         self.chunks.append(chunk)
         self.size += len(chunk)
-        self._held += len(chunk)
-        for passenger in tuple(self._passengers):
+        for passenger in (*self._passengers,):
             passenger.go_on()
         if self.size > self._room:
             self._make_room()
@@ -133,7 +132,7 @@ class Flight:
         """A reader has caught up by some."""
         if self.size > self._room:
             self._let_go()
-        if self._is_paused and self._held <= self._room // 2 and self._flow is not None:
+        if self._is_paused and self.size - self._gone <= self._room // 2 and self._flow is not None:
             self._is_paused = False
             self._flow.resume()
 
@@ -156,7 +155,7 @@ class Flight:
 
     def _make_room(self) -> None:
         self._let_go()
-        if self._held <= self._room:
+        if self.size - self._gone <= self._room:
             return
         last = len(self.chunks)
         if any(passenger.at == last for passenger in self._passengers):
@@ -171,7 +170,7 @@ class Flight:
         """What all have read."""
         read = min((passenger.at for passenger in self._passengers), default=0)
         if read:
-            self._held -= sum(map(len, self.chunks[:read]))
+            self._gone += sum(map(len, self.chunks[:read]))
             del self.chunks[:read]
             for passenger in self._passengers:
                 passenger.at -= read
@@ -248,17 +247,18 @@ class Passenger:
     def go_on(self) -> None:
         """Hand on what has come, as far as the relay takes it."""
         flight = self._flight
-        while self._receiver is not None and not self._is_paused:
-            left = len(flight.chunks) - self.at
+        chunks = flight.chunks
+        while (receiver := self._receiver) is not None and not self._is_paused:
+            left = len(chunks) - self.at
+            if left == 1 and not flight.is_over:
+                self.at += 1
+                receiver.feed(chunks[-1])
+                return
             if not left:
                 if flight.is_over:
-                    self._end(self._receiver)
+                    self._end(receiver)
                 return
-            if left == 1:
-                self.at += 1
-                self._receiver.feed(flight.chunks[-1])
-            else:
-                self._receiver.feed(self._next())
+            receiver.feed(self._next())
 
     def _next(self) -> bytes:
         chunks, start, size = self._flight.chunks, self.at, 0

@@ -82,6 +82,7 @@ class Cache(Plugin[CacheConfig]):
         self._store.bound(self.config.memory.entries, self.config.memory.size)
         self._bases = {name: upstream.base_url for name, upstream in services.upstreams.items()}
         self._origin = lru_cache(AT_HAND)(self._origin_of)
+        self._is_shared = self.config.scope == "shared"
         self._principal = lru_cache(AT_HAND)(principals)
         self._rides: dict[str, Ride] = {}
         self._ended: dict[str, Ride] = {}
@@ -182,17 +183,17 @@ class Cache(Plugin[CacheConfig]):
         body = request.glimpse()
         if not isinstance(body, dict) or not is_repeatable(body):
             return None
-        scope = self._scope(exchange, request, body)
+        principal = exchange.facts.get(PRINCIPAL)
+        scope = self._scope(request, body) if principal is None or self._is_shared else self._principal(principal.name)
         if scope is None:
             return None
         key = key_of(scope, self._origin(exchange.route, exchange.offered, request.target), request, kind, body)
         return None if key is None else asked(kind, body, key)
 
-    def _scope(self, exchange: Exchange, request: Request, body: dict[str, Any]) -> Scope | None:
-        if self.config.scope == "shared":
+    def _scope(self, request: Request, body: dict[str, Any]) -> Scope | None:
+        if self._is_shared:
             return SHARED if says_once(request.at_hand or b"", body) else None
-        principal = exchange.facts.get(PRINCIPAL)
-        return callers(request) if principal is None else self._principal(principal.name)
+        return callers(request)
 
     def _origin_of(self, route: str, offered: tuple[Target, ...], path: str) -> Origin:
         return origin_of(route, offered, path, self._bases)
@@ -257,7 +258,7 @@ class Cache(Plugin[CacheConfig]):
         self._count.values[_MISS] += 1
 
     def _can_share(self, exchange: Exchange, response: Response) -> bool:
-        if exchange.is_filtered:
+        if exchange.stages and exchange.is_filtered:
             self._warn(exchange.route)
             return False
         return not exchange.detour and response.field(b"content-encoding") in _PLAIN

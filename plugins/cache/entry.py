@@ -26,7 +26,8 @@ class Entry(NamedTuple):
     body: bytes
 
     def packed(self) -> bytes:
-        return orjson.dumps((VERSION, *self[:-1])) + b"\n" + self.body
+        at, is_stream, upstream, model, pace, body = self
+        return orjson.dumps((VERSION, at, is_stream, upstream, model, pace)) + b"\n" + body
 
 
 def unpacked(value: bytes) -> Entry | None:

@@ -31,10 +31,10 @@ def is_kept(shape: str, body: bytes, *, is_stream: bool, has_one_choice: bool, t
         return _is_good_response(_response(body, is_stream=is_stream), tool_calls=tool_calls)
     if not is_stream and not (body.startswith(b"{") and body.rstrip().endswith(b"}")):
         return False
-    has_error = b'"error"' in body
+    has_error = body.rfind(b'"error"') >= 0  # from the end: faster with texts that are long
     if shape == "embeddings":
         return not has_error and b'"embedding"' in body
-    if not tool_calls and b"_call" in body and _CALLS.search(body):
+    if not tool_calls and body.rfind(b"_call") >= 0 and _CALLS.search(body):
         return False
     reasons = _REASON.findall(body)
     if has_one_choice and len(reasons) == 1 and not has_error:

@@ -119,6 +119,17 @@ async def test_a_value_is_kept_for_its_time(clock):
     assert store.state()["values"] == 0
 
 
+async def test_a_value_is_found_at_once_where_nothing_is_claimed(clock):
+    store, asking = Memory(clock), testing.exchange()
+    store.put("k", b"value", 10)
+    assert (store.find("k", asking), store.find("other", asking)) == (b"value", None)
+    grant = store.claim(asking, [window()], lambda *_: None)
+    finding = store.find("k", asking)
+    assert not isinstance(finding, bytes | None)
+    assert await finding == b"value"
+    assert grant.is_taken
+
+
 def test_values_that_nobody_has_asked_for_go_first(clock):
     values = Values(clock, 2, 100)
     values.put("a", b"1", 10)

@@ -10,7 +10,7 @@ import pytest
 from proxy import testing
 from proxy.plugin import Plugin, PluginConfig, Rejected
 from tests import wire
-from tests.plugins.cache.house import ASK, EVENTS, SAID, STREAM, Gate, chunk, gated, house, usage_event
+from tests.plugins.cache.house import ASK, EVENTS, HEAD, SAID, STREAM, Gate, chunk, gated, house, usage_event
 
 WHOLE = b"".join(EVENTS)
 JSON = b'{"id": "1", "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}'
@@ -62,6 +62,32 @@ async def test_json_is_shared_too():
         assert home.calls == 1
     assert {answer.body for answer in answers} == {JSON}
     assert {answer.headers["content-length"] for answer in answers} == {str(len(JSON))}
+
+
+@pytest.mark.parametrize("waiting", [0, 9])
+async def test_json_that_comes_in_one_piece_is_shared_and_kept(waiting):
+    gate = Gate(JSON_HEAD + JSON)
+    async with house(gate) as home:
+        asking = [asyncio.ensure_future(home.ask()) for _ in range(1 + waiting)]
+        await wire.until(lambda: home.weir.in_flight == 1 + waiting)
+        gate.open_all()
+        answers = [*await asyncio.gather(*asking), await home.ask(), await home.ask(STREAM)]
+        assert home.calls == 1
+        await wire.until(lambda: not home.weir.in_flight)
+        assert home.weir.state()["plugins"]["cache"] == {"rides": 0}
+    assert {answer.body for answer in answers[:-1]} == {JSON}
+    assert sorted(answer.headers["x-weir-cache"] for answer in answers) == ["hit"] * (waiting + 2) + ["miss"]
+
+
+async def test_a_stream_that_is_there_at_once_is_kept_too():
+    whole = HEAD + b"".join(map(chunk, EVENTS)) + b"0\r\n\r\n"
+    gate = Gate(whole)
+    async with house(gate) as home:
+        gate.open_all()
+        answers = [await home.ask(body) for body in (STREAM, STREAM, ASK)]
+        assert home.calls == 1
+    assert [answer.body for answer in answers[:2]] == [WHOLE, WHOLE]
+    assert answers[2].json()["choices"][0]["message"]["content"] == "A weir stands in a stream"
 
 
 async def test_who_comes_late_gets_it_from_its_start_and_at_once():
