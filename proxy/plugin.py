@@ -15,7 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from proxy.admission import Grant, Standing
 from proxy.answer import in_band_error
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
-from proxy.consumption import ESTIMABLE, PAID, Consumed, asked_model, consumed, output_tokens, prompt_tokens
+from proxy.consumption import (
+    ESTIMABLE,
+    PAID,
+    Consumed,
+    asked_model,
+    consumed,
+    output_tokens,
+    prompt_tokens,
+    rough_prompt_tokens,
+)
 from proxy.errors import (
     ClientFault,
     NotFound,
@@ -71,7 +80,7 @@ from proxy.sse import Event
 from proxy.sse import Reader as EventReader
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
 from proxy.store.claims import Claim, Store, WhenDown
-from proxy.tariff import TARIFF, Tariff
+from proxy.tariff import FEMTO, TARIFF, Tariff
 from proxy.usage import Usage, usage_from_body
 from proxy.wording import fault, nearest
 
@@ -82,6 +91,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EARLY",
     "ESTIMABLE",
+    "FEMTO",
     "OTHER",
     "PAID",
     "PRINCIPAL",
@@ -162,6 +172,7 @@ __all__ = [
     "repeated_key",
     "replace_multipart_field",
     "replace_value",
+    "rough_prompt_tokens",
     "top_level_values",
     "usage_from_body",
     "written",

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import math
 from collections import OrderedDict
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -23,6 +22,7 @@ from plugins.budget.settings import MICRO, BudgetConfig
 from plugins.budget.usual import Usual
 from proxy.plugin import (
     ESTIMABLE,
+    FEMTO,
     OTHER,
     PAID,
     PRINCIPAL,
@@ -34,12 +34,12 @@ from proxy.plugin import (
     asked_model,
     consumed,
     output_tokens,
-    prompt_tokens,
     read_model,
+    rough_prompt_tokens,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from plugins.budget.account import Purse
     from proxy.plugin import Claim, Exchange, Outcome, Request, Services, Standing, Target
@@ -56,8 +56,6 @@ ORDINARY = 10
 
 NOBODY = "none"
 """Whose money it is where a principal has no such label, or a request no such header or model."""
-
-_NOTHING = Decimal(0)
 
 
 class Budget(Plugin[BudgetConfig]):
@@ -92,13 +90,21 @@ class Budget(Plugin[BudgetConfig]):
             looking.cancel()
 
     @override
-    async def on_request(self, exchange: Exchange) -> None:
+    def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
         request = exchange.request
         if exchange.route not in self._routes or not (request.method == "POST" or request.is_upgrade):
-            return
+            return None
         if request.at_hand is None or request.endpoint not in ESTIMABLE:
-            await _have_model(request)
-        account = self._account(exchange)
+            return self._read(exchange)
+        self._reserve(exchange)
+        return None
+
+    async def _read(self, exchange: Exchange) -> None:
+        await _have_model(exchange.request)
+        self._reserve(exchange)
+
+    def _reserve(self, exchange: Exchange) -> None:
+        request, account = exchange.request, self._account(exchange)
         micro = self._reservation(exchange, account) if request.endpoint in PAID else 0
         claims = account.claims(micro, self.config.when_store_down)
         exchange[self._held] = account.hold(self._store.claim(exchange, claims, self._refuse), micro)
@@ -149,17 +155,17 @@ class Budget(Plugin[BudgetConfig]):
 
     def _reservation(self, exchange: Exchange, account: Account) -> int:
         """In micro-dollars, rounded up. Raises Rejected for what has no price, where the settings say so."""
-        request, tariff, dearest = exchange.request, exchange[TARIFF], _NOTHING
-        given = max(prompt_tokens(request), 1)
+        request, tariff, dearest = exchange.request, exchange[TARIFF], 0
+        given = max(rough_prompt_tokens(request), 1)
         made = output_tokens(request, self._usual.tokens((account.subject, asked_model(request))))
         for target in self._routes[exchange.route]:
             if target.static is None:
-                usd = tariff.estimate(request, target, given, made)
-                if usd is not None:
-                    dearest = max(dearest, usd)
+                rates = tariff.rates(request, target)
+                if rates is not None:
+                    dearest = max(dearest, given * rates[0] + made * rates[1])
                 elif self.config.unpriced == "reject":
                     raise _unpriced(request, target)
-        return math.ceil(dearest * MICRO)
+        return -(-dearest * MICRO // FEMTO)
 
     def _learn(self, exchange: Exchange, account: Account) -> None:
         tokens = consumed(exchange).usage.output_tokens

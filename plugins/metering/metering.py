@@ -127,10 +127,9 @@ class Metering(Plugin[MeteringConfig]):
     def on_request(self, exchange: Exchange) -> None:
         exchange[TARIFF] = self
 
-    def estimate(self, request: Request, target: Target, given: int, made: int) -> Decimal | None:
+    def rates(self, request: Request, target: Target) -> tuple[int, int] | None:
         """As a Tariff."""
-        rates = self._book.find(target.upstream, target.model or asked_model(request), None)
-        return None if rates is None else given * rates.input + made * rates.output
+        return self._book.femto(target.upstream, target.model or asked_model(request))
 
     def spent(self, exchange: Exchange) -> Decimal:
         """As a Tariff."""

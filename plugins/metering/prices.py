@@ -13,7 +13,7 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from proxy.plugin import Price, PriceFile, Usage, read_yaml
+from proxy.plugin import FEMTO, Price, PriceFile, Usage, read_yaml
 
 if TYPE_CHECKING:
     import os
@@ -92,6 +92,7 @@ class PriceBook:
         self._listed = listed
         self._upstreams = upstreams
         self._remembered = functools.lru_cache(_REMEMBERED)(self._found)
+        self._whole = functools.lru_cache(_REMEMBERED)(self._femto)
 
     def find(self, upstream: str, sent: str | None, served: str | None) -> Rates | None:
         """`sent`: the model that the upstream was asked for, `served`: the one that its answer names.
@@ -99,6 +100,14 @@ class PriceBook:
         An upstream's own block goes by what it was asked for, the list by what was served. None: no price.
         """
         return self._remembered(upstream, (sent or "")[:_LONGEST], (served or "")[:_LONGEST])
+
+    def femto(self, upstream: str, sent: str | None) -> tuple[int, int] | None:
+        """Of a token of the prompt and one of the answer, in femto-dollars, before anybody has served."""
+        return self._whole(upstream, (sent or "")[:_LONGEST])
+
+    def _femto(self, upstream: str, sent: str) -> tuple[int, int] | None:
+        found = self._remembered(upstream, sent, "")
+        return found and (int(found.input * FEMTO), int(found.output * FEMTO))
 
     def _found(self, upstream: str, sent: str, served: str) -> Rates | None:
         own, listed = self._upstreams.get(upstream), self._listed
