@@ -44,11 +44,12 @@ class Grant:
 
 
 class Admission:
-    __slots__ = ("_exchange", "_pending", "_rounds", "_store")
+    """It does not know its exchange: a circle of the two would be left to the garbage collector."""
 
-    def __init__(self, store: Store, exchange: Exchange) -> None:
+    __slots__ = ("_pending", "_rounds", "_store")
+
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._exchange = exchange
         self._pending: list[Grant] = []
         self._rounds: list[tuple[Taken, list[Grant]]] = []
 
@@ -57,7 +58,7 @@ class Admission:
         self._pending.append(grant)
         return grant
 
-    async def decided(self) -> None:
+    async def decided(self, exchange: Exchange) -> None:
         """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts.
 
         Exchanges that have just ended are settled before anybody is refused for what they had reserved.
@@ -65,7 +66,7 @@ class Admission:
         may_settle = True
         while self._pending:
             grants, claims = self._pending, _claims(self._pending)
-            taken = await self._store.take(self._identity(), claims)
+            taken = await self._store.take(self._identity(exchange), claims)
             refusing = _told(grants, taken)
             if refusing is None:
                 self._rounds.append((taken, grants))
@@ -74,7 +75,7 @@ class Admission:
             if may_settle and self._store.settle_ended():
                 may_settle = False
                 continue
-            self._refuse(taken, refusing)
+            self._refuse(exchange, taken, refusing)
             self._pending = [grant for grant in grants if grant is not refusing]
 
     @property
@@ -95,14 +96,14 @@ class Admission:
             self._store.settle(taken, used)
         self._rounds = []
 
-    def _identity(self) -> str:
-        return f"{self._exchange.id}.{len(self._rounds)}" if self._rounds else self._exchange.id
+    def _identity(self, exchange: Exchange) -> str:
+        return f"{exchange.id}.{len(self._rounds)}" if self._rounds else exchange.id
 
-    def _refuse(self, taken: Taken, refusing: Grant) -> None:
+    def _refuse(self, exchange: Exchange, taken: Taken, refusing: Grant) -> None:
         """Raises, where its plugin does not let the exchange go on without."""
         place = taken.refused or 0
         standing = Standing(taken.remaining[place], taken.wait)
-        error = refusing.refuse(self._exchange, taken.claims[place], standing)
+        error = refusing.refuse(exchange, taken.claims[place], standing)
         if error is not None:
             self._give_back()
             raise error

@@ -207,7 +207,7 @@ class Chain:
 async def _admitted(exchange: Exchange) -> None:
     """What plugins claim of limits is taken where the request has passed all, or is answered. Raises the refusal."""
     if exchange.admission is not None:
-        await exchange.admission.decided()
+        await exchange.admission.decided(exchange)
 
 
 def _is_async(hook: Callable[..., Any]) -> bool:

@@ -195,7 +195,10 @@ class Upload(Protocol):
 
 
 class Request:
-    """What the app asked for, as it came: `target` is path and query, never decoded. What goes up is the attempt's."""
+    """What the app asked for, as it came: `target` is path and query, never decoded. What goes up is the attempt's.
+
+    `endpoint` is what kind of request this is, from a closed set: `chat`, `embeddings`, … or `other`.
+    """
 
     __slots__ = (
         "_body",
@@ -203,6 +206,7 @@ class Request:
         "_on_wanted",
         "_upload",
         "asked_model",
+        "endpoint",
         "headers",
         "is_model_read",
         "is_replaced",
@@ -229,6 +233,7 @@ class Request:
         self.method = method
         self.target = target
         self.path, _, self.query = target.partition("?")
+        self.endpoint = endpoint_of(self.path)
         self.headers = headers
         self.spelled: Sequence[tuple[bytes, bytes]] = ()
         self.is_replaced = self.is_upgrade = False
@@ -245,11 +250,6 @@ class Request:
     def fields(self) -> Sequence[tuple[bytes, bytes]]:
         """The header as it came: aiohttp has a spelling of its own for the names that it knows."""
         return self.spelled or encode(self.headers)
-
-    @property
-    def endpoint(self) -> str:
-        """What kind of request this is, from a closed set: `chat`, `embeddings`, … or `other`."""
-        return endpoint_of(self.path)
 
     @property
     def generates(self) -> bool:

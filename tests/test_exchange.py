@@ -187,6 +187,29 @@ def test_facts_are_found_by_their_key():
     assert repr(COUNT) == "Key('count')"
 
 
+def limited(*names: str) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), b"1") for name in names]
+
+
+@pytest.mark.parametrize("is_looked_at", [False, True], ids=["as bytes", "decoded"])
+def test_fields_take_the_place_of_those_that_begin_so(is_looked_at):
+    response = Response(200, headers={"Content-Type": "text/event-stream", "X-RateLimit-Limit-Tokens": "5"})
+    if not is_looked_at:
+        response._fields, response._headers = response.fields(), None
+    response.put_fields(limited("x-ratelimit-limit-requests"), instead_of=b"x-ratelimit-")
+    assert response.fields() == [(b"Content-Type", b"text/event-stream"), (b"x-ratelimit-limit-requests", b"1")]
+    assert response.is_event_stream
+    assert (response.field(b"x-ratelimit-limit-requests"), response.field(b"x-ratelimit-limit-tokens")) == (b"1", b"")
+
+
+def test_fields_that_are_only_added_leave_what_is_known_of_the_header():
+    response = Response(200)
+    response._fields, response._index = [(b"Content-Type", b"a/b")], {b"content-type": b"a/b"}
+    response.put_fields(limited("x-left"), instead_of=b"x-left")
+    assert (response.content_type, response.field(b"x-left")) == (b"a/b", b"1")
+    assert (response.headers["content-type"], response.headers["x-left"]) == ("a/b", "1")
+
+
 def test_an_exchange_that_somebody_holds_goes_on_when_its_app_leaves():
     exchange, stopped = testing.exchange(), []
     exchange.hold()

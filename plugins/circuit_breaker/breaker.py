@@ -14,8 +14,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pybreaker
-
+from plugins.circuit_breaker.machine import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, Machine
 from plugins.circuit_breaker.window import Window
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ LOOK_AGAIN = 0.5
 """When to ask again while trials are under way: nobody knows how long they take."""
 
 CLOSED, HALF_OPEN, OPEN = range(3)
-_LEVELS = {pybreaker.STATE_CLOSED: CLOSED, pybreaker.STATE_HALF_OPEN: HALF_OPEN, pybreaker.STATE_OPEN: OPEN}
+_LEVELS = {STATE_CLOSED: CLOSED, STATE_HALF_OPEN: HALF_OPEN, STATE_OPEN: OPEN}
 
 log = logging.getLogger("weir.circuit_breaker")
 
@@ -63,7 +62,7 @@ class Breaker:
         self._failure_rate = rules.failure_rate
         self._clock = clock
         self._on_change = on_change
-        self._machine = pybreaker.CircuitBreaker(rules.fail_max, rules.reset_timeout, throw_new_error_on_trip=False)
+        self._machine = Machine(rules.fail_max, rules.reset_timeout, throw_new_error_on_trip=False)
         self._window = Window(rules.window)
         self._reason = ""
         self._trials: list[Lease] = []

@@ -34,7 +34,7 @@ def _by(value: str) -> str:
     raise fault("{value} is nothing to limit by", "write principal, route, model or header:NAME")
 
 
-Rates = Annotated[list[Rate], BeforeValidator(_listed), AfterValidator(_some)]
+Rates = Annotated[list[Rate], BeforeValidator(_listed, json_schema_input_type=Rate | list[Rate]), AfterValidator(_some)]
 
 
 class Limits(BaseModel):

@@ -83,7 +83,7 @@ class Store(ABC):
         Where the store says no, `refuse` says what the app gets; None: the exchange goes on without these claims.
         """
         if exchange.admission is None:
-            exchange.admission = Admission(self, exchange)
+            exchange.admission = Admission(self)
         return exchange.admission.add(claims, refuse)
 
     async def get(self, key: str, exchange: Exchange) -> bytes | None:
@@ -91,7 +91,7 @@ class Store(ABC):
         found = self.look_up(key)
         try:
             if exchange.admission is not None:
-                await exchange.admission.decided()
+                await exchange.admission.decided(exchange)
         except BaseException:
             found.close()
             raise

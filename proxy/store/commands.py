@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import pathlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from proxy.store.claims import Claim, Taken
@@ -47,7 +48,7 @@ def by_subject(claims: Sequence[Claim]) -> list[list[int]]:
 
 def take(identity: str, claims: Sequence[Claim], slot_ms: int) -> Command:
     """What follows `EVALSHA sha`."""
-    said = _keys(identity, claims)
+    said = _keys(identity, claims[0].subject, claims)
     said += (identity, slot_ms)
     for claim in claims:
         said += (claim.kind, claim.limit, claim.amount, _ms(claim.seconds))
@@ -57,13 +58,18 @@ def take(identity: str, claims: Sequence[Claim], slot_ms: int) -> Command:
 def settle(
     identity: str, claims: Sequence[Claim], amounts: Sequence[int], *, is_sure: bool, taken: float, known: float
 ) -> Command:
-    """`is_sure`: the claims were granted; else nobody knows whether they ever arrived.
+    """`is_sure`: the claims were granted, and only what has changed is told; else nobody knows whether they arrived.
 
     `taken` and `known`: how many seconds ago the claims were taken, and what was used became known.
     """
-    said = _keys(identity, claims)
+    changed = [
+        (claim, amount)
+        for claim, amount in zip(claims, amounts, strict=True)
+        if claim.kind != "slot" and not (is_sure and claim.amount == amount)
+    ]
+    said = _keys(identity, claims[0].subject, [claim for claim, _ in changed])
     said += ("sure" if is_sure else "unsure", int(taken * 1000), int(known * 1000))
-    for claim, amount in zip(claims, amounts, strict=True):
+    for claim, amount in changed:
         said += (claim.kind, claim.amount, amount, _ms(claim.seconds))
     return tuple(said)
 
@@ -83,12 +89,13 @@ def taken(identity: str, claims: Sequence[Claim], parts: Sequence[Sequence[int]]
     return Taken(identity, claims, remaining, at=0.0, refused=refused, wait=max(longest, 0) / 1000)
 
 
-def _keys(identity: str, claims: Sequence[Claim]) -> list[str | int]:
-    """The number of keys and the keys: the reservation's, where the first claim's are, and the claims'."""
-    said: list[str | int] = [len(claims) + 1, key(claims[0].subject, identity)]
-    said += [key(claim.subject, claim.key) for claim in claims]
+def _keys(identity: str, subject: str, claims: Sequence[Claim]) -> list[str | int]:
+    """The number of keys and the keys: the reservation's, and the claims'."""
+    said: list[str | int] = [len(claims) + 1, f"weir:{{={subject}}}:{identity}"]
+    said += [f"weir:{{={claim.subject}}}:{claim.key}" for claim in claims]
     return said
 
 
+@lru_cache(1024)
 def _ms(seconds: float) -> int:
     return max(math.ceil(seconds * 1000), 1)

@@ -61,7 +61,7 @@ class Debts:
             taken=now - debt.taken_at,
             known=now - debt.known_at,
         )
-        servers.run(_Payment(self, debt), "settle", debt.claims[0].subject, command)
+        servers.post(_Payment(self, debt), "settle", debt.claims[0].subject, command)
 
     async def pay_owed(self, servers: Servers) -> None:
         """A part at a time, so that it keeps nobody waiting; what fails is owed again."""

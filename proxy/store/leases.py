@@ -56,7 +56,7 @@ class Leases:
             if not held:
                 self._held.pop(place, None)
             if servers is not None:
-                servers.pipe(claim.subject).send(NOBODY, "ZREM", commands.key(*place), identity)
+                servers.pipe(claim.subject).post(NOBODY, "ZREM", commands.key(*place), identity)
 
     async def renew(self, servers: Servers) -> None:
         """A replica is one that holds a slot among the replicas."""
@@ -71,7 +71,7 @@ class Leases:
             self._alive.append(alive)
 
     def leave(self, servers: Servers) -> None:
-        servers.pipe(_REPLICAS).send(NOBODY, "ZREM", commands.key(_REPLICAS, _ALIVE), self._replica)
+        servers.pipe(_REPLICAS).post(NOBODY, "ZREM", commands.key(_REPLICAS, _ALIVE), self._replica)
 
     def _renewed(self, servers: Servers, place: tuple[str, str], held: Iterable[str]) -> asyncio.Future[int]:
         answer = asyncio.get_running_loop().create_future()

@@ -42,7 +42,6 @@ class Link:
         self._gauge = gauge
         self._on_back = on_back
         self._lost = asyncio.Event()
-        self._failures = self._answered = 0
         self._told = ""
 
     async def keep(self) -> None:
@@ -67,7 +66,7 @@ class Link:
             self._gauge.set((), 0)
             self._warn(f"the store does not answer: {str(error) or type(error).__name__}")
             return
-        self.servers, self._failures = servers, 0
+        self.servers = servers
         self._lost.clear()
         self._gauge.set((), 1)
         self._told = ""
@@ -91,12 +90,7 @@ class Link:
             self._warn(f"the store refuses: {error}")
 
     def _late(self, pipe: Pipe) -> None:
-        if self.servers is None or pipe not in self.servers.pipes:
-            return
-        answered = self.servers.answered
-        self._failures = self._failures + 1 if answered == self._answered else 1
-        self._answered = answered
-        if self._failures >= MAX_FAILURES:
+        if self.servers is not None and pipe in self.servers.pipes and pipe.failures >= MAX_FAILURES:
             self.lose(f"{MAX_FAILURES} times in a row it did not answer in time")
 
     def _dropped(self, pipe: Pipe) -> None:

@@ -17,6 +17,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MOMENT = 0.002
 GRACE = 0.001
 """When time is up the loop looks into the socket once more: it may be the loop that was late."""
 
@@ -47,7 +48,9 @@ NOBODY = Nobody()
 
 class Pipe(asyncio.Protocol):
     def __init__(self, on_late: Callable[[Pipe], None], on_lost: Callable[[Pipe], None], *, timeout: float) -> None:
-        """`on_late` is called once for all commands that were found to be late together."""
+        """`on_late` is called once for all commands that were found to be late together; `failures` counts those in a
+        row, until an answer comes in time.
+        """
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._on_late = on_late
@@ -56,8 +59,10 @@ class Pipe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
         self._waiting: deque[tuple[float, Waiter]] = deque()
+        self._is_leaving = False
+        self._later: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.answered = 0
+        self.failures = 0
 
     @property
     def is_open(self) -> bool:
@@ -70,13 +75,23 @@ class Pipe(asyncio.Protocol):
         return future
 
     def send(self, waiter: Waiter, *command: str | bytes | int) -> None:
+        """Leaves when the loop has nothing else to do, with all that waits."""
+        if self._queued(waiter, command) and not self._is_leaving:
+            self._is_leaving = True
+            self._loop.call_soon(self._flush)
+
+    def post(self, waiter: Waiter, *command: str | bytes | int) -> None:
+        """Nobody is in a hurry: leaves with what is sent next, or a moment later, since each write costs as much."""
+        if self._queued(waiter, command) and not self._is_leaving and self._later is None:
+            self._later = self._loop.call_later(MOMENT, self._flush)
+
+    def _queued(self, waiter: Waiter, command: tuple[str | bytes | int, ...]) -> bool:
         if self._transport is None:
             fail(waiter)
-            return
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
+            return False
         self._unsent.append(hiredis.pack_command(cast("Any", command)))
         self._waiting.append((self._loop.time(), waiter))
+        return True
 
     async def drain(self) -> None:
         """Wait for what was asked, as long as one may."""
@@ -98,8 +113,8 @@ class Pipe(asyncio.Protocol):
             reader.feed(data)
             while (answer := reader.gets()) is not False:
                 waiter = waiting.popleft()[1]
-                self.answered += 1
                 if not waiter.done():
+                    self.failures = 0
                     waiter.set_result(answer)
         except (hiredis.ProtocolError, IndexError):  # whatever speaks there, it is no Redis
             self.close()
@@ -107,14 +122,18 @@ class Pipe(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._later):
+            if timer is not None:
+                timer.cancel()
         while self._waiting:
             fail(self._waiting.popleft()[1])
         self._on_lost(self)
 
     def _flush(self) -> None:
-        data, self._unsent = b"".join(self._unsent), []
+        data, self._unsent, self._is_leaving = b"".join(self._unsent), [], False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._transport is not None:
             self._transport.write(data)
             if self._timer is None:
@@ -140,6 +159,7 @@ class Pipe(asyncio.Protocol):
             is_late = is_late or not waiter.done()
             fail(waiter)
         if is_late:
+            self.failures += 1
             self._on_late(self)
         self._look()
 

@@ -44,10 +44,6 @@ class Servers:
     def is_open(self) -> bool:
         return all(pipe.is_open for pipe in self.pipes)
 
-    @property
-    def answered(self) -> int:
-        return sum(pipe.answered for pipe in self.pipes)
-
     def pipe(self, subject: str) -> Pipe:
         """Where the keys of a subject are."""
         return self._owners[0] if len(self._owners) == 1 else self._found(subject)
@@ -59,6 +55,11 @@ class Servers:
         """A server that has forgotten the script, without having done anything, gets its text."""
         pipe = self.pipe(subject)
         pipe.send(_Learning(pipe, waiter, script, command), "EVALSHA", SHAS[script], *command)
+
+    def post(self, waiter: Waiter, script: str, subject: str, command: Command) -> None:
+        """Likewise, where nobody is in a hurry."""
+        pipe = self.pipe(subject)
+        pipe.post(_Learning(pipe, waiter, script, command), "EVALSHA", SHAS[script], *command)
 
     async def drain(self) -> None:
         for pipe in self.pipes:

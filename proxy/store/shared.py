@@ -118,7 +118,7 @@ class Shared(Store):
     def put(self, key: str, value: bytes, seconds: float) -> None:
         if self._link.servers is not None:
             ms = max(int(seconds * 1000), 1)
-            self._link.servers.pipe(key).send(NOBODY, "SET", commands.key(key, "value"), value, "PX", ms)
+            self._link.servers.pipe(key).post(NOBODY, "SET", commands.key(key, "value"), value, "PX", ms)
 
     @override
     def state(self) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from plugins import budget, cache, circuit_breaker, failover, guard, metering, sse_keepalive
+from plugins import budget, cache, circuit_breaker, failover, guard, metering, rate_limit, sse_keepalive
 from plugins.auth import settings as auth
 from plugins.budget.settings import AmountText
 from plugins.guard import caps
@@ -39,6 +39,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "auth_key": auth.KeySettings,
     "auth_jwt": auth.JwtSettings,
     "budget": budget.BudgetConfig,
+    "rate_limit": rate_limit.RateLimitConfig,
     "metering": metering.MeteringConfig,
     "cache": cache.CacheConfig,
     "cache_memory": cache.Memory,
@@ -61,6 +62,7 @@ _PATTERNS = {
         "date": scalars.Expiry,
         "price": prices.Usd,
         "share": scalars.Share,
+        "rate": scalars.Rate,
         "amount": AmountText,
         "`bearer`, `header:NAME`, `query:NAME`": scalars.Placement,
     }.items()

@@ -73,7 +73,7 @@ def test_the_plugin_is_about_as_long_as_the_page_says():
 
 def test_the_snippets_are_sound_plugins():
     made = snippets()
-    for name in ("Auth", "Quota", "Guard"):
+    for name in ("Auth", "Quota", "Fair", "Guard"):
         assert faults_of(made[name]) == []
     (passes,) = made["Mask"]().feed(plugin.Event.of(b"hello"))
     (masked,) = made["Mask"]().feed(plugin.Event.of(b"my secret"))

@@ -7,6 +7,7 @@ import contextlib
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import aiohttp
 import orjson
 
 from proxy import testing
-from tests.integration.weir import free_ports, ready, stop
+from tests.integration.weir import START_SECONDS, stop
 
 if TYPE_CHECKING:
     import pathlib
@@ -27,10 +28,21 @@ ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 class Replica:
     """`ledger` has a line per exchange."""
 
-    root: str
-    admin: str
     process: subprocess.Popen[bytes]
     ledger: pathlib.Path
+    root: str = ""
+    admin: str = ""
+
+    def find(self) -> None:
+        """Where it listens: on ports that the system chose, as its log says."""
+        log, end = self.ledger.with_name("log"), time.monotonic() + START_SECONDS
+        while b'"listening"' not in log.read_bytes():
+            assert self.process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.02)
+        (line,) = (line for line in log.read_bytes().splitlines() if b'"listening"' in line)
+        found = orjson.loads(line)
+        self.root, self.admin = found["url"], found["admin"]
 
     async def state(self) -> dict[str, Any]:
         async with aiohttp.ClientSession() as client, client.get(f"{self.admin}/state") as answer:
@@ -50,8 +62,7 @@ def running(
     try:
         replicas.extend(_started(folder / f"replica-{place}", upstream, redis, routes) for place in range(number))
         for replica in replicas:
-            log = replica.ledger.with_name("log")
-            assert ready(replica.admin, replica.process), log.read_text()
+            replica.find()
         yield replicas
     finally:
         for replica in replicas:
@@ -62,9 +73,8 @@ def running(
 
 def _started(folder: pathlib.Path, upstream: str, redis: str, routes: dict[str, Any]) -> Replica:
     folder.mkdir(parents=True)
-    port, admin = free_ports()
     config = {
-        "server": {"listen": f"127.0.0.1:{port}", "admin": f"127.0.0.1:{admin}"},
+        "server": {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"},
         "redis": redis,
         "upstreams": {"up": {"base_url": f"{upstream}/v1"}},
         "plugins": [{"metering": {"ledger": "ledger"}}, {"rate_limit": {"by": "route", "requests": "1000000/day"}}],
@@ -80,7 +90,7 @@ def _started(folder: pathlib.Path, upstream: str, redis: str, routes: dict[str, 
     with (folder / "log").open("wb") as log:
         command = [sys.executable, "-m", "proxy.cli", "serve", "--config", str(folder / "config.yaml")]
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    return Replica(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", process, folder / "ledger")
+    return Replica(process, folder / "ledger")
 
 
 @contextlib.contextmanager

@@ -160,7 +160,6 @@ async def test_a_replica_that_was_killed_gives_its_slots_back_within_ten_seconds
             while (await ask(session, four[0], "slots"))[0] == 429:
                 await asyncio.sleep(0.2)
                 assert time.monotonic() < began + 10
-            assert slots(server, "slots") <= 1
 
 
 async def until_each(found: list[replicas.Replica], **expected: object) -> None:

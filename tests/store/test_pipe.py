@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.store.pipe import NOBODY, Pipe, Unanswered
+from tests import wire
 
 TIMEOUT = 0.05
 ANSWERS = b"+OK\r\n:42\r\n$5\r\nva\r\nl\r\n$-1\r\n*2\r\n:1\r\n*1\r\n$0\r\n\r\n-NOSCRIPT none\r\n"
@@ -53,7 +54,6 @@ def test_answers_may_come_in_any_pieces(cuts):
         for piece in pieces(ANSWERS, cuts):
             house.pipe.data_received(piece)
         answers = [await answer for answer in asked]
-        assert house.pipe.answered == len(MEANING)
         return [str(answer) if isinstance(answer, hiredis.ReplyError) else answer for answer in answers]
 
     assert asyncio.run(ask()) == MEANING
@@ -82,6 +82,34 @@ async def test_who_is_not_answered_in_time_knows_it_and_a_late_answer_is_still_i
     assert not second.done()
     house.pipe.data_received(b"$3\r\ntwo\r\n")
     assert await second == b"two"
+    house.pipe.connection_lost(None)
+
+
+async def test_failures_are_in_a_row_until_an_answer_comes_in_time():
+    house = House()
+    for number in (1, 2):
+        with pytest.raises(Unanswered):
+            await house.pipe.call("GET", "late")
+        assert house.pipe.failures == number
+        house.pipe.data_received(b"$4\r\nlate\r\n")
+        assert house.pipe.failures == number
+    answer = house.pipe.call("GET", "k")
+    house.pipe.data_received(b"$1\r\nv\r\n")
+    assert (await answer, house.pipe.failures) == (b"v", 0)
+    house.pipe.connection_lost(None)
+
+
+async def test_what_nobody_waits_for_leaves_with_what_is_sent_next_or_a_moment_later():
+    house = House()
+    house.pipe.post(NOBODY, "ZREM", "a", "b")
+    await asyncio.sleep(0)
+    assert house.wire.sent == []
+    answer = house.pipe.call("GET", "k")
+    await asyncio.sleep(0)
+    (sent,) = house.wire.sent
+    assert (sent.index(b"ZREM") < sent.index(b"GET"), answer.done()) == (True, False)
+    house.pipe.post(NOBODY, "ZREM", "c", "d")
+    await wire.until(lambda: len(house.wire.sent) == 2)
     house.pipe.connection_lost(None)
 
 

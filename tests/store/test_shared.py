@@ -332,3 +332,20 @@ async def test_a_cluster_takes_the_claims_of_several_subjects_or_none(tmp_path):
             assert (await store.take("b", too_much)).refused == 24
             await store._leases.renew(store._link.servers)
             assert (await store.take("c", claims)).remaining == [20] * 12 + [4] * 12
+
+
+async def test_one_frozen_server_of_a_cluster_is_not_waited_for_either(tmp_path):
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "60000")
+    with contextlib.ExitStack() as running:
+        nodes = [running.enter_context(redis_server.running(tmp_path, *options)) for _ in range(3)]
+        redis_server.make_cluster(nodes)
+        async with shared(f"redis+cluster://127.0.0.1:{nodes[0].port}", "50ms") as store:
+            nodes[2].freeze()
+            for _ in range(20):
+                for number in range(12):
+                    await store.take(f"a {random.random()}", [window(subject=f"user {number}", **LONG)])
+                if not store.state()["up"]:
+                    break
+            assert store.state()["up"] is False
+            nodes[2].thaw()
+            await until_up(store)

@@ -21,7 +21,7 @@ def account(*amounts: Amount, subject: str = "search-team", name: str = "budget"
 async def held(store: Memory, of: Account, micro: int):
     exchange = testing.exchange()
     mine = of.hold(store.claim(exchange, of.claims(micro, "local"), lambda *_: None), micro)
-    await exchange.admission.decided()
+    await exchange.admission.decided(exchange)
     return exchange, mine
 
 
