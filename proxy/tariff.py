@@ -9,11 +9,11 @@ from proxy.exchange import Key
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from proxy.exchange import Exchange, Request, Target
+    from proxy.exchange import Exchange
 
 
 class Tariff(Protocol):
-    def rates(self, request: Request, target: Target) -> tuple[int, int] | None:
+    def rates(self, upstream: str, model: str | None) -> tuple[int, int] | None:
         """What a token of the prompt and one of the answer cost there, in femto-dollars; None: it has no price."""
 
     def spent(self, exchange: Exchange) -> Decimal:

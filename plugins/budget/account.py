@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from plugins.budget.period import Period
     from plugins.budget.settings import Amount
+    from plugins.budget.usual import Habit
     from proxy.plugin import Grant, Store, WhenDown
 
 UNLIMITED = 2**53
@@ -59,11 +60,12 @@ class Purse:
 
 @dataclass(slots=True)
 class Held:
-    """What an exchange has reserved."""
+    """What an exchange has reserved. `habit`: whose answers it was taken to be as long as, where it sets no limit."""
 
     grant: Grant
     account: Account
     micro: int
+    habit: Habit | None = None
 
 
 class Account:
@@ -94,9 +96,9 @@ class Account:
             for p in self.purses
         ]
 
-    def hold(self, grant: Grant, micro: int) -> Held:
+    def hold(self, grant: Grant, micro: int, habit: Habit | None = None) -> Held:
         self._reserved += micro
-        return Held(grant, self, micro)
+        return Held(grant, self, micro, habit)
 
     def release(self, held: Held) -> None:
         """Called again, it changes nothing."""

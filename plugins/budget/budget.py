@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from plugins.budget.account import Purse
+    from plugins.budget.usual import Habit
     from proxy.plugin import Claim, Exchange, Outcome, Request, Services, Standing, Target
 
 LOOK_SECONDS, ALL_TURNS = 1.0, 30
@@ -104,10 +105,11 @@ class Budget(Plugin[BudgetConfig]):
         self._reserve(exchange)
 
     def _reserve(self, exchange: Exchange) -> None:
-        request, account = exchange.request, self._account(exchange)
-        micro = self._reservation(exchange, account) if request.endpoint in PAID else 0
+        account, micro, habit = self._account(exchange), 0, None
+        if exchange.request.endpoint in PAID:
+            micro, habit = self._reservation(exchange, account.subject)
         claims = account.claims(micro, self.config.when_store_down)
-        exchange[self._held] = account.hold(self._store.claim(exchange, claims, self._refuse), micro)
+        exchange[self._held] = account.hold(self._store.claim(exchange, claims, self._refuse), micro, habit)
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -118,7 +120,8 @@ class Budget(Plugin[BudgetConfig]):
         account.release(held)
         if held.grant.is_taken:
             account.settle(held, exchange[TARIFF].spent(exchange))
-            self._learn(exchange, account)
+            if held.habit is not None:
+                self._learn(exchange, held.habit)
         self._spending.add(account)
 
     @override
@@ -153,24 +156,27 @@ class Budget(Plugin[BudgetConfig]):
         self._accounts[subject] = made
         return made
 
-    def _reservation(self, exchange: Exchange, account: Account) -> int:
+    def _reservation(self, exchange: Exchange, subject: str) -> tuple[int, Habit | None]:
         """In micro-dollars, rounded up. Raises Rejected for what has no price, where the settings say so."""
         request, tariff, dearest = exchange.request, exchange[TARIFF], 0
-        given = max(rough_prompt_tokens(request), 1)
-        made = output_tokens(request, self._usual.tokens((account.subject, asked_model(request))))
+        model, given, habit = asked_model(request), rough_prompt_tokens(request) or 1, None
+        made = output_tokens(request, 0)
+        if not made:
+            habit = subject, model
+            made = output_tokens(request, self._usual.tokens(habit))
         for target in self._routes[exchange.route]:
             if target.static is None:
-                rates = tariff.rates(request, target)
+                rates = tariff.rates(target.upstream, target.model or model)
                 if rates is not None:
                     dearest = max(dearest, given * rates[0] + made * rates[1])
                 elif self.config.unpriced == "reject":
                     raise _unpriced(request, target)
-        return -(-dearest * MICRO // FEMTO)
+        return -(-dearest * MICRO // FEMTO), habit
 
-    def _learn(self, exchange: Exchange, account: Account) -> None:
+    def _learn(self, exchange: Exchange, habit: Habit) -> None:
         tokens = consumed(exchange).usage.output_tokens
         if exchange.usage is not None and tokens:
-            self._usual.learn((account.subject, asked_model(exchange.request)), tokens)
+            self._usual.learn(habit, tokens)
 
     async def _look(self) -> None:
         """What was spent since the last time is shown, and told where it has reached a level.

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from plugins.metering import ledger
 from plugins.metering.asking import REFUSED, HideUsage, Unwilling, asked
-from plugins.metering.bill import bill
+from plugins.metering.bill import LONGEST, bill
 from plugins.metering.prices import PriceBook, PriceList
 from proxy.plugin import (
     OTHER,
@@ -32,7 +32,6 @@ from proxy.plugin import (
     Outcome,
     Plugin,
     PluginConfig,
-    asked_model,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from plugins.metering.bill import Bill, Spent
-    from proxy.plugin import Attempt, Exchange, Request, Response, Saved, Services, Target, Usage
+    from proxy.plugin import Attempt, Exchange, Response, Saved, Services, Usage
 
 ASKED: Key[int] = Key("the attempt that asked for a usage")
 PLAIN: Key[str] = Key("the upstream that is tried without asking")
@@ -145,9 +144,9 @@ class Metering(Plugin[MeteringConfig]):
     def on_request(self, exchange: Exchange) -> None:
         exchange[TARIFF] = self
 
-    def rates(self, request: Request, target: Target) -> tuple[int, int] | None:
+    def rates(self, upstream: str, model: str | None) -> tuple[int, int] | None:
         """As a Tariff."""
-        return self._book.femto(target.upstream, target.model or asked_model(request))
+        return self._book.femto(upstream, (model or "")[:LONGEST])
 
     def spent(self, exchange: Exchange) -> Decimal:
         """As a Tariff."""

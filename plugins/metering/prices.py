@@ -92,7 +92,8 @@ class PriceBook:
         self._listed = listed
         self._upstreams = upstreams
         self._remembered = functools.lru_cache(_REMEMBERED)(self._found)
-        self._whole = functools.lru_cache(_REMEMBERED)(self._femto)
+        self.femto = functools.lru_cache(_REMEMBERED)(self._femto)
+        """Of a token of the prompt and one of the answer, in femto-dollars, before it is served; None: no price."""
 
     def find(self, upstream: str, sent: str | None, served: str | None) -> Rates | None:
         """`sent`: the model that the upstream was asked for, `served`: the one that its answer names.
@@ -100,10 +101,6 @@ class PriceBook:
         An upstream's own block goes by what it was asked for, the list by what was served. None: no price.
         """
         return self._remembered(upstream, (sent or "")[:_LONGEST], (served or "")[:_LONGEST])
-
-    def femto(self, upstream: str, sent: str | None) -> tuple[int, int] | None:
-        """Of a token of the prompt and one of the answer, in femto-dollars, before anybody has served."""
-        return self._whole(upstream, (sent or "")[:_LONGEST])
 
     def _femto(self, upstream: str, sent: str) -> tuple[int, int] | None:
         found = self._remembered(upstream, sent, "")
