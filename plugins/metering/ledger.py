@@ -112,13 +112,17 @@ def _usd(usd: Decimal | None) -> str:
 
 def _attempts(exchange: Exchange, bill: Bill) -> str:
     """Each try; those that did not serve with what they had cost when they failed."""
-    told = [_attempt(attempt) for attempt in exchange.attempts]
-    if bill.wasted:
-        served_by = exchange.served_by
-        failed = [place for place, attempt in enumerate(exchange.attempts) if attempt is not served_by]
-        for place, spent in zip(failed, bill.wasted, strict=True):
+    attempts = exchange.attempts
+    if not bill.wasted:
+        return _attempt(attempts[0]) if attempts else ""
+    told, served_by, wasted = [], exchange.served_by, iter(bill.wasted)
+    for attempt in attempts:
+        text = _attempt(attempt)
+        if attempt is not served_by:
+            spent = next(wasted)
             tokens = spent.usage.input_tokens + spent.usage.output_tokens
-            told[place] = f'{told[place][:-1]},"wasted_tokens":{tokens},"wasted_usd":{_usd(spent.usd)}}}'
+            text = f'{text[:-1]},"wasted_tokens":{tokens},"wasted_usd":{_usd(spent.usd)}}}'
+        told.append(text)
     return ",".join(told)
 
 

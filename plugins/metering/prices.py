@@ -52,15 +52,18 @@ def cost(found: Rates | None, usage: Usage) -> Decimal | None:
     """US dollars, exact; None where there is no price, which is not the same as free."""
     if found is None:
         return None
-    cached = min(usage.cached_input_tokens, usage.input_tokens)
-    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
-    thought = min(usage.reasoning_tokens, usage.output_tokens)
-    plus = _EXACT.fma
-    usd = plus(usage.input_tokens - cached - written, found.input, _ZERO)
-    usd = plus(usage.output_tokens - thought, found.output, usd)
+    given, made, cached, written, thought = usage
+    plus, usd = _EXACT.fma, _ZERO
     if cached or written:
+        cached = min(cached, given)
+        written = min(written, given - cached)
+        given -= cached + written
         usd = plus(written, found.cache_write, plus(cached, found.cached_input, usd))
-    return plus(thought, found.reasoning, usd) if thought else usd
+    if thought:
+        thought = min(thought, made)
+        made -= thought
+        usd = plus(thought, found.reasoning, usd)
+    return plus(made, found.output, plus(given, found.input, usd))
 
 
 class PriceList:
