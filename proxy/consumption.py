@@ -77,13 +77,13 @@ def rough_prompt_tokens(request: Request) -> int:
 
 def output_tokens(request: Request, usual: int) -> int:
     """An estimate: as many as the request allows, else the `usual`, for each of the answers that it asks for."""
-    parsed = request.glimpse()
-    if not isinstance(parsed, dict) or request.endpoint == "embeddings":
+    asked = request.glimpse()
+    if not isinstance(asked, dict) or request.endpoint == "embeddings":
         return 0
-    inside = parsed.get("parameters")
-    asked = {**parsed, **inside} if isinstance(inside, dict) else parsed
-    each, choices = _largest(asked, _LONGEST) or usual, _largest(asked, _CHOICES) or 1
-    return min(each, MOST_TOKENS) * min(choices, MOST_CHOICES)
+    if "parameters" in asked and isinstance(asked["parameters"], dict):
+        asked = {**asked, **asked["parameters"]}
+    choices = 1 if _CHOICES.isdisjoint(asked) else min(_largest(asked, _CHOICES) or 1, MOST_CHOICES)
+    return min(_largest(asked, _LONGEST) or usual, MOST_TOKENS) * choices
 
 
 def asked_model(request: Request) -> str | None:
@@ -139,8 +139,6 @@ def _characters_in_answer(exchange: Exchange) -> int:
 
 def _largest(asked: dict[str, Any], names: frozenset[str]) -> int:
     """0 where none of them is a number above."""
-    if names.isdisjoint(asked):
-        return 0
     largest = 0
     for name in names:
         value = asked.get(name)

@@ -69,7 +69,7 @@ class Held:
 
 
 class Account:
-    __slots__ = ("_carry", "_reserved", "_settled", "ends", "metric", "purses", "subject", "tag")
+    __slots__ = ("_carry", "_reserved", "_settled", "ends", "ends_at", "metric", "purses", "subject", "tag")
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Account:
         self._reserved = self._settled = 0
         self.purses = [self._purse(name, amount, now, zone, levels) for amount in amounts]
         self.ends = min(purse.period.ends for purse in self.purses)
+        self.ends_at = self.ends.timestamp()
 
     def claims(self, micro: int, when_down: WhenDown) -> list[Claim]:
         return [

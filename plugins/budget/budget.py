@@ -145,14 +145,14 @@ class Budget(Plugin[BudgetConfig]):
     def _account(self, exchange: Exchange) -> Account:
         """Made anew when a period of it has ended."""
         subject = self._subject(exchange)
-        now, known = period.now(), self._accounts.get(subject)
-        if known is not None and now < known.ends:
+        known = self._accounts.get(subject)
+        if known is not None and period.seconds() < known.ends_at:
             return known
         if known is None and len(self._accounts) >= MOST_ACCOUNTS:
             self._accounts.popitem(last=False)
         amounts = self.config.limits.get(subject, self.config.usd)
         metric = exchange[PRINCIPAL].metric if self._kind == "principal" else OTHER
-        made = Account(self.name, subject, amounts, now, self.config.time_zone, self.config.warn_at, metric)
+        made = Account(self.name, subject, amounts, period.now(), self.config.time_zone, self.config.warn_at, metric)
         self._accounts[subject] = made
         return made
 
