@@ -69,7 +69,7 @@ def _saved(exchange: Exchange, book: PriceBook) -> Spent | None:
 
 
 def _is_paid(exchange: Exchange, used: Consumed) -> bool:
-    return used.did_work and (exchange.usage is not None or exchange.request.endpoint in PAID)
+    return used.did_work and (exchange.request.endpoint in PAID or exchange.usage is not None)
 
 
 def _wasted(exchange: Exchange, used: Consumed, book: PriceBook) -> tuple[Spent, ...]:
