@@ -6,7 +6,6 @@ token. A request that reached no upstream, or that an upstream refused, used not
 
 from __future__ import annotations
 
-import dataclasses
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,8 +29,8 @@ MOST_TOKENS = 2**20
 MOST_CHOICES = 128
 """Of one answer, and of answers to one request, in an estimate: whatever is asked for."""
 
-_LONGEST = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
-_CHOICES = ("n", "best_of")
+_LONGEST = frozenset({"max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens"})
+_CHOICES = frozenset({"n", "best_of"})
 _PROMPTS = ("messages", "prompt", "input", "inputs", "instructions", "tools")
 _NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file"})
 _NONE = Usage()
@@ -78,56 +77,62 @@ def streamed_tokens(stream: bytes) -> int:
     return answer.delivered_tokens()
 
 
+def rough_prompt_tokens(request: Request) -> int:
+    """As `prompt_tokens`, and cheaper: four bytes of the body are a token, unless pictures may be in it."""
+    body = request.at_hand
+    if not body or request.endpoint not in ESTIMABLE or b'"data' in body:
+        return prompt_tokens(request)
+    return -(-len(body) // CHARACTERS_PER_TOKEN)
+
+
 def output_tokens(request: Request, usual: int) -> int:
     """An estimate: as many as the request allows, else the `usual`, for each of the answers that it asks for."""
-    parsed = request.glimpse()
-    if not isinstance(parsed, dict) or request.endpoint == "embeddings":
+    asked = request.glimpse()
+    if not isinstance(asked, dict) or request.endpoint == "embeddings":
         return 0
-    inside = parsed.get("parameters")
-    asked = {**parsed, **inside} if isinstance(inside, dict) else parsed
-    each, choices = _largest(asked, _LONGEST) or usual, _largest(asked, _CHOICES) or 1
-    return min(each, MOST_TOKENS) * min(choices, MOST_CHOICES)
+    if "parameters" in asked and isinstance(asked["parameters"], dict):
+        asked = {**asked, **asked["parameters"]}
+    choices = 1 if _CHOICES.isdisjoint(asked) else min(_largest(asked, _CHOICES) or 1, MOST_CHOICES)
+    return min(_largest(asked, _LONGEST) or usual, MOST_TOKENS) * choices
 
 
 def asked_model(request: Request) -> str | None:
     """The model that the app asked for, as far as it is at hand."""
-    parsed = request.glimpse()
-    model = parsed.get("model") if isinstance(parsed, dict) else request.model
-    if isinstance(model, str):
-        return model
-    return dict(urllib.parse.parse_qsl(request.query)).get("model") if request.query else None
+    if request.asked_model is None:
+        parsed = request.glimpse()
+        model = parsed.get("model") if isinstance(parsed, dict) else request.model
+        if not isinstance(model, str):
+            return dict(urllib.parse.parse_qsl(request.query)).get("model") if request.query else None
+        request.asked_model = model
+    return request.asked_model
 
 
 def _found(exchange: Exchange) -> Consumed:
     request, attempt = exchange.request, exchange.served_by
     if attempt is None:
         return Consumed(_NONE, is_estimated=False, did_work=False, wasted=_wasted(exchange, None))
-    wasted = _wasted(exchange, attempt)
+    wasted = () if len(exchange.attempts) == 1 else _wasted(exchange, attempt)
     if request.method != "POST" and request.endpoint != "realtime":  # GET of a response tells its usage again
         return Consumed(_NONE, is_estimated=False, did_work=False, wasted=wasted)
     has_served = attempt.status < 400 and attempt.error is None
-    usage, is_estimated = _usage(exchange, has_served=has_served)
-    return Consumed(usage, is_estimated, did_work=has_served or exchange.usage is not None, wasted=wasted)
+    reported, is_cut = exchange.usage, exchange.outcome in _CUT
+    if reported is None:
+        return Consumed(*_estimated(exchange, has_served=has_served, is_cut=is_cut), has_served, wasted)
+    if is_cut and reported.output_tokens < exchange.delivered_tokens:  # at least what was delivered
+        reported = reported._replace(output_tokens=exchange.delivered_tokens)
+        return Consumed(reported, is_estimated=True, did_work=True, wasted=wasted)
+    return Consumed(reported, is_estimated=False, did_work=True, wasted=wasted)
 
 
-def _usage(exchange: Exchange, *, has_served: bool) -> tuple[Usage, bool]:
-    """What was reported, and whether it is an estimate: where the answer broke off, at least what was delivered."""
-    reported, delivered = exchange.usage, exchange.delivered_tokens
-    is_cut = exchange.outcome in _CUT
-    if reported is not None:
-        is_short = is_cut and reported.output_tokens < delivered
-        return (dataclasses.replace(reported, output_tokens=delivered), True) if is_short else (reported, False)
+def _estimated(exchange: Exchange, *, has_served: bool, is_cut: bool) -> tuple[Usage, bool]:
     if exchange.request.endpoint not in ESTIMABLE or not has_served:
         return _NONE, False
-    made = delivered or (0 if is_cut else _characters_in_answer(exchange) // CHARACTERS_PER_TOKEN)
+    made = exchange.delivered_tokens or (0 if is_cut else _characters_in_answer(exchange) // CHARACTERS_PER_TOKEN)
     return Usage(prompt_tokens(exchange.request), made), True
 
 
 def _wasted(exchange: Exchange, served_by: Attempt | None) -> tuple[Usage, ...]:
-    tries = exchange.attempts
-    if len(tries) == 1 and served_by is tries[0]:
-        return ()
-    return tuple(_wasted_by(exchange, attempt) for attempt in tries if attempt is not served_by)
+    return tuple([_wasted_by(exchange, attempt) for attempt in exchange.attempts if attempt is not served_by])
 
 
 def _wasted_by(exchange: Exchange, attempt: Attempt) -> Usage:
@@ -142,7 +147,7 @@ def _characters_in_answer(exchange: Exchange) -> int:
     return 0 if exchange.request.endpoint == "embeddings" else exchange.response_bytes
 
 
-def _largest(asked: dict[str, Any], names: tuple[str, ...]) -> int:
+def _largest(asked: dict[str, Any], names: frozenset[str]) -> int:
     """0 where none of them is a number above."""
     largest = 0
     for name in names:

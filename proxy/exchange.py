@@ -205,6 +205,7 @@ class Request:
         "_json",
         "_on_wanted",
         "_upload",
+        "asked_model",
         "endpoint",
         "headers",
         "is_model_read",
@@ -239,6 +240,7 @@ class Request:
         self.waited = 0.0
         self.model: str | None = None
         self.is_model_read = False
+        self.asked_model: str | None = None
         self.prompt_tokens: int | None = None
         self._body = body if upload is None else None
         self._upload = upload
@@ -291,7 +293,7 @@ class Request:
         """What goes up instead; `model` where it names another one than the app did."""
         self._body = body
         self._json = _UNREAD
-        self.prompt_tokens = None
+        self.asked_model = self.prompt_tokens = None
         self.is_replaced = True
         if model is not None:
             self.model, self.is_model_read = model, True

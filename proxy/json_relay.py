@@ -7,6 +7,7 @@ for within bounds: the error only where the bytes `"error"` occur with more than
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,7 +15,7 @@ from typing_extensions import override
 
 from proxy.answer import error_in_body
 from proxy.relay import TapRelay
-from proxy.usage import Usage, usage_from_body
+from proxy.usage import Usage, usage_from_body, usage_from_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
 MAX_ERROR_BYTES = 64 * 1024
 MAX_USAGE_BYTES = 8 * 2**20
 """Larger JSON answers are not held for what they say."""
+
+LONG = 4096
+"""Smaller ones are parsed as a whole."""
+
+NEAR = 300
+"""Bytes before the usage in which a model is looked for."""
+
+_FLAT = rb'"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+|\{\}|\[\])\s*'
+_MODEL = rb'"model"\s*:\s*"([^"\\]*)"\s*'
+_AT_THE_BEGINNING = re.compile(rb"\s*\{\s*(?:%b,\s*)*?%b[,}]" % (_FLAT, _MODEL))
+_BEFORE = re.compile(rb",\s*%b,\s*\Z" % _MODEL)
+_AT_THE_END = re.compile(rb'(?<=[,\s])"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})\s*(?:,\s*%b)*\}\s*\Z' % _FLAT)
 
 
 class JsonRelay(TapRelay):
@@ -65,13 +78,16 @@ class JsonRelay(TapRelay):
 
 def read(exchange: Exchange, response: Response, body: bytes) -> None:
     """Leave on the exchange what an upstream's whole JSON body says."""
-    if response.status == 200 and b'"error"' in body and len(body) <= MAX_ERROR_BYTES:
+    if response.status == 200 and len(body) <= MAX_ERROR_BYTES and b'"error"' in body:
         exchange.told = error_in_body(body)
     if exchange.chain.reads_usage and exchange.usage is None:
         exchange.read_later(functools.partial(_note_usage, exchange, response, body))
 
 
 def _note_usage(exchange: Exchange, response: Response, body: bytes) -> None:
+    if len(body) >= LONG and (said := _said(body)) is not None:
+        exchange.usage, exchange.model = said
+        return
     try:
         value = orjson.loads(body)
     except ValueError:
@@ -79,6 +95,24 @@ def _note_usage(exchange: Exchange, response: Response, body: bytes) -> None:
     exchange.usage = usage_from_body(value) or _usage_from_header(response)
     model = value.get("model") if isinstance(value, dict) else None
     exchange.model = model if isinstance(model, str) else None
+
+
+def _said(body: bytes) -> tuple[Usage, str] | None:
+    """Usage and model, where they stand at the ends of a long body: valid JSON, of which nothing between is parsed.
+
+    Quotes within JSON strings are escaped, and what is closed by the last brace is the answer itself. None: elsewhere.
+    """
+    found = _AT_THE_END.match(body, max(body.rfind(b'"usage"'), 0))
+    model = found and (
+        _AT_THE_BEGINNING.match(body) or _BEFORE.search(body, max(found.start() - NEAR, 0), found.start())
+    )
+    if not found or not model:
+        return None
+    try:
+        usage = usage_from_object(orjson.loads(found[1]))
+        return None if usage is None else (usage, model[1].decode())
+    except ValueError:
+        return None
 
 
 def _usage_from_header(response: Response) -> Usage | None:

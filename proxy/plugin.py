@@ -23,6 +23,7 @@ from proxy.consumption import (
     consumed,
     output_tokens,
     prompt_tokens,
+    rough_prompt_tokens,
     streamed_tokens,
 )
 from proxy.errors import (
@@ -80,7 +81,7 @@ from proxy.sse import Event
 from proxy.sse import Reader as EventReader
 from proxy.stages import BodyFilter, EventFilter, EventTap, Heartbeat, Stage, Tap
 from proxy.store.claims import Claim, Store, WhenDown
-from proxy.tariff import TARIFF, Tariff
+from proxy.tariff import FEMTO, TARIFF, Tariff
 from proxy.usage import Usage, usage_from_body
 from proxy.wording import fault, nearest
 
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EARLY",
     "ESTIMABLE",
+    "FEMTO",
     "OTHER",
     "PAID",
     "PRINCIPAL",
@@ -171,6 +173,7 @@ __all__ = [
     "repeated_key",
     "replace_multipart_field",
     "replace_value",
+    "rough_prompt_tokens",
     "streamed_tokens",
     "top_level_values",
     "usage_from_body",

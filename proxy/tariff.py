@@ -9,18 +9,22 @@ from proxy.exchange import Key
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from proxy.exchange import Exchange, Request, Target
+    from proxy.exchange import Exchange
 
 
 class Tariff(Protocol):
-    """US dollars, exact."""
-
-    def estimate(self, request: Request, target: Target, given: int, made: int) -> Decimal | None:
-        """What so many tokens of prompt and answer cost there; None: it has no price."""
+    def rates(self, upstream: str, model: str | None) -> tuple[int, int] | None:
+        """What a token of the prompt and one of the answer cost there, in femto-dollars; None: it has no price."""
 
     def spent(self, exchange: Exchange) -> Decimal:
-        """For `on_complete`: what it came to, with what failed attempts wasted; what has no price adds nothing."""
+        """For `on_complete`: the US dollars that it came to, with what failed attempts wasted, exact.
 
+        What has no price adds nothing.
+        """
+
+
+FEMTO = 10**15
+"""As many are a dollar: each price of a token is a whole number of them."""
 
 TARIFF: Key[Tariff] = Key("prices")
 """Set in `on_request` by the plugin that prices this exchange."""

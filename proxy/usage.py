@@ -11,8 +11,9 @@ cached and written tokens are cut down to the input's, reasoning to the output's
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from typing_extensions import override
 
 _INPUT = ("prompt_tokens", "input_tokens")
 _OUTPUT = ("completion_tokens", "output_tokens")
@@ -32,8 +33,7 @@ _MAX = 2**53
 _Report = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """`input_tokens` counts all of the prompt, cached too; `output_tokens` all that was generated, reasoning too."""
 
     input_tokens: int = 0
@@ -42,7 +42,8 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
 
-    def __add__(self, other: "Usage") -> "Usage":
+    @override
+    def __add__(self, other: "Usage") -> "Usage":  # type: ignore[override]
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,

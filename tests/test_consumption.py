@@ -9,7 +9,18 @@ import pytest
 
 from proxy import testing
 from proxy.errors import ConnectFailed
-from proxy.plugin import Attempt, Exchange, Outcome, Target, Usage, consumed, output_tokens, prompt_tokens
+from proxy.plugin import (
+    Attempt,
+    Exchange,
+    Outcome,
+    Target,
+    Usage,
+    asked_model,
+    consumed,
+    output_tokens,
+    prompt_tokens,
+    rough_prompt_tokens,
+)
 
 HELLO = {"messages": [{"role": "user", "content": "x" * 40}]}
 
@@ -59,6 +70,22 @@ def test_a_prompt_is_estimated_before_it_is_sent_and_again_when_it_was_changed()
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}"])
 def test_what_is_no_prompt_has_no_tokens(body):
     assert prompt_tokens(testing.exchange(body=body).request) == 0
+
+
+def test_a_rough_estimate_takes_four_bytes_of_the_body_for_a_token_but_not_of_what_is_no_text():
+    chat = orjson.dumps(HELLO)
+    assert rough_prompt_tokens(testing.exchange(body=chat).request) == -(-len(chat) // 4)
+    for part in ({"image_url": {"url": "data:image/png;base64,AAAA"}}, {"input_audio": {"data": "AAAA"}}):
+        seen = orjson.dumps({"messages": [{"content": [part, {"type": "text", "text": "x" * 8}]}]})
+        assert rough_prompt_tokens(testing.exchange(body=seen).request) == 2
+    assert rough_prompt_tokens(testing.exchange(target="/v1/audio/transcriptions", body=b"x" * 4000).request) == 0
+
+
+def test_the_model_that_was_asked_for_is_another_when_the_body_is():
+    request = testing.exchange(body=b'{"model":"a"}').request
+    assert (asked_model(request), asked_model(request)) == ("a", "a")
+    request.replace_body(b'{"model":"b"}')
+    assert asked_model(request) == "b"
 
 
 def test_an_answer_without_a_usage_is_estimated_from_its_length():

@@ -4,10 +4,13 @@ import gzip
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from proxy import testing
+from proxy import json_relay, testing
+from proxy.chain import Chain
 from proxy.json_relay import MAX_ERROR_BYTES
-from proxy.plugin import BodyFilter, Plugin, PluginConfig, Response, Tap
+from proxy.plugin import BodyFilter, Plugin, PluginConfig, Response, Tap, usage_from_body
 from tests import wire
 
 ASK = {"model": "m", "messages": []}
@@ -148,3 +151,61 @@ async def test_the_usage_of_an_error_is_none():
 async def test_what_a_plugin_says_is_no_upstreams_failure():
     assert await got(testing.answer(FULL), used("Answers")) == b'{"error":"said by a plugin"}'
     assert SAID == ["ok", "ok"]
+
+
+# -- what long answers say is found at their ends
+
+COUNTED = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+LONG_TEXT = 'a "usage":{"prompt_tokens":1} \\ "model":"x", {[' * 200
+
+
+def noted(said):
+    exchange = testing.exchange()
+    exchange.chain = Chain([Meter(PluginConfig(), name="meter")], SAID.append)
+    json_relay.read(exchange, Response(200), said)
+    return exchange.usage, exchange.model
+
+
+def parsed(said):
+    value = orjson.loads(said)
+    return usage_from_body(value), value.get("model")
+
+
+SHAPES = {
+    "a chat": {"id": "x", "created": 1, "model": "m", "choices": [{"text": LONG_TEXT}], "usage": COUNTED},
+    "members behind it": {"model": "m", "choices": [LONG_TEXT], "usage": COUNTED, "tier": "default", "a": None, "b": {}, "c": []},
+    "details": {"model": "m", "choices": [LONG_TEXT], "usage": {**COUNTED, "prompt_tokens_details": {"cached_tokens": 2}}},
+    "vectors": {"object": "list", "data": [0.5] * 2000, "model": "m", "usage": {"prompt_tokens": 3, "total_tokens": 3}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", [0, orjson.OPT_INDENT_2])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_long_answer_is_not_parsed_for_its_usage(shape, option, monkeypatch):
+    said = orjson.dumps(shape, option=option)
+    known = parsed(said)
+    sizes, loads = [], orjson.loads
+    monkeypatch.setattr(json_relay.orjson, "loads", lambda text: sizes.append(len(text)) or loads(text))
+    assert noted(said) == known
+    assert max(sizes) < 400
+
+
+MEMBERS = st.dictionaries(
+    st.sampled_from(["usage", "model", "choices", "id", "x", 'a"usage', "error"]),
+    st.recursive(
+        st.sampled_from([COUNTED, {}, [], None, 1, "m", LONG_TEXT, '"usage"', ',"usage":{"prompt_tokens":1}}', "\\"]),
+        lambda inner: (
+            st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["usage", "model", "y"]), inner, max_size=2)
+        ),
+        max_leaves=4,
+    ),
+)
+
+
+@given(MEMBERS, st.booleans(), st.sampled_from([0, orjson.OPT_INDENT_2]))
+@settings(max_examples=400, deadline=None)
+def test_whatever_a_long_answer_holds_it_says_what_all_of_it_does(members, is_last, option):
+    padded = {**members, "pad": [LONG_TEXT]} if is_last else {"pad": [LONG_TEXT], **members}
+    said = orjson.dumps(padded, option=option)
+    usage, model = parsed(said)
+    assert noted(said) == (usage, model if isinstance(model, str) else None)

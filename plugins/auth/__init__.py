@@ -18,7 +18,7 @@ from plugins.auth.settings import AuthConfig
 from proxy.plugin import PRINCIPAL, Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from plugins.auth.tokens import Tokens
     from proxy.plugin import Exchange, Services
@@ -49,12 +49,18 @@ class Auth(Plugin[AuthConfig]):
             yield
 
     @override
-    async def on_request(self, exchange: Exchange) -> None:
+    def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Waits only for an issuer's keys, and to read what a limited grant is checked against."""
         text = presented(exchange.request)
         if self._tokens is not None and is_jwt(text):
-            grant = await self._tokens.grant(text)
-        else:
-            grant = self._keys.grant(text)
+            return _identify(exchange, self._tokens, text)
+        grant = self._keys.grant(text)
         exchange[PRINCIPAL] = grant.principal
-        if grant.is_limited:
-            await grant.check(exchange)
+        return grant.check(exchange) if grant.is_limited else None
+
+
+async def _identify(exchange: Exchange, tokens: Tokens, text: str) -> None:
+    grant = await tokens.grant(text)
+    exchange[PRINCIPAL] = grant.principal
+    if grant.is_limited:
+        await grant.check(exchange)

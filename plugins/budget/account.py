@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from plugins.budget.period import Period
     from plugins.budget.settings import Amount
+    from plugins.budget.usual import Habit
     from proxy.plugin import Grant, Store, WhenDown
 
 UNLIMITED = 2**53
@@ -59,15 +60,16 @@ class Purse:
 
 @dataclass(slots=True)
 class Held:
-    """What an exchange has reserved."""
+    """What an exchange has reserved. `habit`: whose answers it was taken to be as long as, where it sets no limit."""
 
     grant: Grant
     account: Account
     micro: int
+    habit: Habit | None = None
 
 
 class Account:
-    __slots__ = ("_carry", "_reserved", "_settled", "ends", "metric", "purses", "subject", "tag")
+    __slots__ = ("_carry", "_reserved", "_settled", "ends", "ends_at", "metric", "purses", "subject", "tag")
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Account:
         self._reserved = self._settled = 0
         self.purses = [self._purse(name, amount, now, zone, levels) for amount in amounts]
         self.ends = min(purse.period.ends for purse in self.purses)
+        self.ends_at = self.ends.timestamp()
 
     def claims(self, micro: int, when_down: WhenDown) -> list[Claim]:
         return [
@@ -94,9 +97,9 @@ class Account:
             for p in self.purses
         ]
 
-    def hold(self, grant: Grant, micro: int) -> Held:
+    def hold(self, grant: Grant, micro: int, habit: Habit | None = None) -> Held:
         self._reserved += micro
-        return Held(grant, self, micro)
+        return Held(grant, self, micro, habit)
 
     def release(self, held: Held) -> None:
         """Called again, it changes nothing."""

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import math
 from collections import OrderedDict
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -23,6 +22,7 @@ from plugins.budget.settings import MICRO, BudgetConfig
 from plugins.budget.usual import Usual
 from proxy.plugin import (
     ESTIMABLE,
+    FEMTO,
     OTHER,
     PAID,
     PRINCIPAL,
@@ -34,14 +34,15 @@ from proxy.plugin import (
     asked_model,
     consumed,
     output_tokens,
-    prompt_tokens,
     read_model,
+    rough_prompt_tokens,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from plugins.budget.account import Purse
+    from plugins.budget.usual import Habit
     from proxy.plugin import Claim, Exchange, Outcome, Request, Services, Standing, Target
 
 LOOK_SECONDS, ALL_TURNS = 1.0, 30
@@ -56,8 +57,6 @@ ORDINARY = 10
 
 NOBODY = "none"
 """Whose money it is where a principal has no such label, or a request no such header or model."""
-
-_NOTHING = Decimal(0)
 
 
 class Budget(Plugin[BudgetConfig]):
@@ -92,16 +91,25 @@ class Budget(Plugin[BudgetConfig]):
             looking.cancel()
 
     @override
-    async def on_request(self, exchange: Exchange) -> None:
+    def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
         request = exchange.request
         if exchange.route not in self._routes or not (request.method == "POST" or request.is_upgrade):
-            return
+            return None
         if request.at_hand is None or request.endpoint not in ESTIMABLE:
-            await _have_model(request)
-        account = self._account(exchange)
-        micro = self._reservation(exchange, account) if request.endpoint in PAID else 0
+            return self._read(exchange)
+        self._reserve(exchange)
+        return None
+
+    async def _read(self, exchange: Exchange) -> None:
+        await _have_model(exchange.request)
+        self._reserve(exchange)
+
+    def _reserve(self, exchange: Exchange) -> None:
+        account, micro, habit = self._account(exchange), 0, None
+        if exchange.request.endpoint in PAID:
+            micro, habit = self._reservation(exchange, account.subject)
         claims = account.claims(micro, self.config.when_store_down)
-        exchange[self._held] = account.hold(self._store.claim(exchange, claims, self._refuse), micro)
+        exchange[self._held] = account.hold(self._store.claim(exchange, claims, self._refuse), micro, habit)
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -112,7 +120,8 @@ class Budget(Plugin[BudgetConfig]):
         account.release(held)
         if held.grant.is_taken:
             account.settle(held, exchange[TARIFF].spent(exchange))
-            self._learn(exchange, account)
+            if held.habit is not None:
+                self._learn(exchange, held.habit)
         self._spending.add(account)
 
     @override
@@ -136,35 +145,38 @@ class Budget(Plugin[BudgetConfig]):
     def _account(self, exchange: Exchange) -> Account:
         """Made anew when a period of it has ended."""
         subject = self._subject(exchange)
-        now, known = period.now(), self._accounts.get(subject)
-        if known is not None and now < known.ends:
+        known = self._accounts.get(subject)
+        if known is not None and period.seconds() < known.ends_at:
             return known
         if known is None and len(self._accounts) >= MOST_ACCOUNTS:
             self._accounts.popitem(last=False)
         amounts = self.config.limits.get(subject, self.config.usd)
         metric = exchange[PRINCIPAL].metric if self._kind == "principal" else OTHER
-        made = Account(self.name, subject, amounts, now, self.config.time_zone, self.config.warn_at, metric)
+        made = Account(self.name, subject, amounts, period.now(), self.config.time_zone, self.config.warn_at, metric)
         self._accounts[subject] = made
         return made
 
-    def _reservation(self, exchange: Exchange, account: Account) -> int:
+    def _reservation(self, exchange: Exchange, subject: str) -> tuple[int, Habit | None]:
         """In micro-dollars, rounded up. Raises Rejected for what has no price, where the settings say so."""
-        request, tariff, dearest = exchange.request, exchange[TARIFF], _NOTHING
-        given = max(prompt_tokens(request), 1)
-        made = output_tokens(request, self._usual.tokens((account.subject, asked_model(request))))
+        request, tariff, dearest = exchange.request, exchange[TARIFF], 0
+        model, given, habit = asked_model(request), rough_prompt_tokens(request) or 1, None
+        made = output_tokens(request, 0)
+        if not made:
+            habit = subject, model
+            made = output_tokens(request, self._usual.tokens(habit))
         for target in self._routes[exchange.route]:
             if target.static is None:
-                usd = tariff.estimate(request, target, given, made)
-                if usd is not None:
-                    dearest = max(dearest, usd)
+                rates = tariff.rates(target.upstream, target.model or model)
+                if rates is not None:
+                    dearest = max(dearest, given * rates[0] + made * rates[1])
                 elif self.config.unpriced == "reject":
                     raise _unpriced(request, target)
-        return math.ceil(dearest * MICRO)
+        return -(-dearest * MICRO // FEMTO), habit
 
-    def _learn(self, exchange: Exchange, account: Account) -> None:
+    def _learn(self, exchange: Exchange, habit: Habit) -> None:
         tokens = consumed(exchange).usage.output_tokens
         if exchange.usage is not None and tokens:
-            self._usual.learn((account.subject, asked_model(exchange.request)), tokens)
+            self._usual.learn(habit, tokens)
 
     async def _look(self) -> None:
         """What was spent since the last time is shown, and told where it has reached a level.

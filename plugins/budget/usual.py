@@ -1,4 +1,4 @@
-"""How long answers are that nobody bounds: a moving average by subject and model, of those that were counted."""
+"""How long answers are that nobody bounds: a moving average by subject and model, of such as were counted."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Unwilling:
         self._until[upstream] = self._clock() + FORGET_SECONDS
 
     def __contains__(self, upstream: str) -> bool:
-        return self._clock() < self._until.get(upstream, 0.0)
+        return upstream in self._until and self._clock() < self._until[upstream]
 
 
 class HideUsage(EventFilter):

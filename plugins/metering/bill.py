@@ -8,11 +8,13 @@ from plugins.metering.prices import FREE, cost
 from proxy.plugin import PAID, SAVED, Consumed, Usage, asked_model, consumed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from decimal import Decimal
 
-    from plugins.metering.prices import PriceBook, Rates
+    from plugins.metering.prices import PriceBook
     from proxy.plugin import Attempt, Exchange
+
+LONGEST = 256
+"""Characters of a model's name: apps and upstreams may write what they will."""
 
 _NOTHING = Usage()
 
@@ -42,14 +44,20 @@ class Bill(NamedTuple):
 
 def bill(exchange: Exchange, book: PriceBook) -> Bill:
     used, attempt = consumed(exchange), exchange.served_by
-    wasted = tuple(_wasted(exchange, used, book)) if used.wasted else ()
+    wasted = _wasted(exchange, used, book) if used.wasted else ()
     if attempt is None:
-        model, nothing, saved = asked_model(exchange.request), cost(FREE, used.usage), _saved(exchange, book)
+        model, nothing, saved = _asked(exchange, None), cost(FREE, used.usage), _saved(exchange, book)
         return Bill(None, model, None, used.usage, used.is_estimated, nothing, wasted, saved)
-    model = attempt.target.model or asked_model(exchange.request)
-    rates = book.find(attempt.target.upstream, model, exchange.model) if _is_paid(exchange, used) else FREE
-    usd = cost(rates, used.usage)
-    return Bill(attempt.target.upstream, model, exchange.model, used.usage, used.is_estimated, usd, wasted)
+    upstream, model, served = attempt.target.upstream, _asked(exchange, attempt), exchange.model
+    if served is not None:
+        served = served[:LONGEST]
+    rates = book.find(upstream, model, served) if _is_paid(exchange, used) else FREE
+    return Bill(upstream, model, served, used.usage, used.is_estimated, cost(rates, used.usage), wasted)
+
+
+def _asked(exchange: Exchange, attempt: Attempt | None) -> str | None:
+    model = (attempt and attempt.target.model) or asked_model(exchange.request)
+    return model and model[:LONGEST]
 
 
 def _saved(exchange: Exchange, book: PriceBook) -> Spent | None:
@@ -61,15 +69,16 @@ def _saved(exchange: Exchange, book: PriceBook) -> Spent | None:
 
 
 def _is_paid(exchange: Exchange, used: Consumed) -> bool:
-    return used.did_work and (exchange.usage is not None or exchange.request.endpoint in PAID)
+    return used.did_work and (exchange.request.endpoint in PAID or exchange.usage is not None)
 
 
-def _wasted(exchange: Exchange, used: Consumed, book: PriceBook) -> Iterator[Spent]:
+def _wasted(exchange: Exchange, used: Consumed, book: PriceBook) -> tuple[Spent, ...]:
     served_by = exchange.served_by
-    failed = (attempt for attempt in exchange.attempts if attempt is not served_by)
-    for attempt, usage in zip(failed, used.wasted, strict=True):
-        yield Spent(usage, cost(FREE if usage == _NOTHING else _rates(exchange, attempt, book), usage))
+    failed = [attempt for attempt in exchange.attempts if attempt is not served_by]
+    return tuple([_spent(exchange, *both, book) for both in zip(failed, used.wasted, strict=True)])
 
 
-def _rates(exchange: Exchange, attempt: Attempt, book: PriceBook) -> Rates | None:
-    return book.find(attempt.target.upstream, attempt.target.model or asked_model(exchange.request), None)
+def _spent(exchange: Exchange, attempt: Attempt, usage: Usage, book: PriceBook) -> Spent:
+    if usage == _NOTHING:
+        return Spent(usage, cost(FREE, usage))
+    return Spent(usage, cost(book.find(attempt.target.upstream, _asked(exchange, attempt), None), usage))

@@ -6,14 +6,15 @@ import contextlib
 import functools
 import logging
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 from typing_extensions import override
 
 from plugins.metering import ledger
 from plugins.metering.asking import REFUSED, HideUsage, Unwilling, asked
-from plugins.metering.bill import bill
+from plugins.metering.bill import LONGEST, bill
 from plugins.metering.prices import PriceBook, PriceList
 from proxy.plugin import (
     OTHER,
@@ -31,17 +32,14 @@ from proxy.plugin import (
     Outcome,
     Plugin,
     PluginConfig,
-    asked_model,
 )
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from plugins.metering.bill import Bill, Spent
-    from proxy.plugin import Attempt, Exchange, Request, Response, Saved, Services, Target
-
-    Payer = tuple[str, str, str, str]
+    from proxy.plugin import Attempt, Exchange, Response, Saved, Services, Usage
 
 ASKED: Key[int] = Key("the attempt that asked for a usage")
 PLAIN: Key[str] = Key("the upstream that is tried without asking")
@@ -49,7 +47,21 @@ ASKABLE = frozenset({"chat", "completions"})
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 """OpenTelemetry's buckets for the time per output token."""
 
+REMEMBERED = 1024
+"""Of those who pay: what their labels are."""
+
 log = logging.getLogger("weir.metering")
+
+
+class Labels(NamedTuple):
+    """Of who pays, and with each kind of token."""
+
+    model: str
+    payer: tuple[str, ...]
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+    cached_input: tuple[str, ...]
+    reasoning: tuple[str, ...]
 
 
 class MeteringConfig(PluginConfig):
@@ -83,7 +95,11 @@ class Metering(Plugin[MeteringConfig]):
         self._services = services
         self._own = {name: PriceList(upstream.prices) for name, upstream in services.upstreams.items()}
         self._unwilling = Unwilling(services.clock)
-        self._willing = {name for name, upstream in services.upstreams.items() if upstream.include_usage}
+        self._willing = {
+            name
+            for name, upstream in services.upstreams.items()
+            if self.config.include_usage and upstream.include_usage
+        }
         self._write = self._ledger(services)
         self._count(services)
         self._take(self._listed)
@@ -114,6 +130,7 @@ class Metering(Plugin[MeteringConfig]):
     def _take(self, listed: PriceList) -> None:
         self._book = PriceBook(listed, self._own)
         self._services.models.update(listed.names, *(own.names for own in self._own.values()))
+        self._labels = lru_cache(REMEMBERED)(self._labelled)
 
     def _reload(self, file: pathlib.Path) -> None:
         try:
@@ -127,10 +144,9 @@ class Metering(Plugin[MeteringConfig]):
     def on_request(self, exchange: Exchange) -> None:
         exchange[TARIFF] = self
 
-    def estimate(self, request: Request, target: Target, given: int, made: int) -> Decimal | None:
+    def rates(self, upstream: str, model: str | None) -> tuple[int, int] | None:
         """As a Tariff."""
-        rates = self._book.find(target.upstream, target.model or asked_model(request), None)
-        return None if rates is None else given * rates.input + made * rates.output
+        return self._book.femto(upstream, (model or "")[:LONGEST])
 
     def spent(self, exchange: Exchange) -> Decimal:
         """As a Tariff."""
@@ -146,19 +162,25 @@ class Metering(Plugin[MeteringConfig]):
         return made
 
     @override
-    async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
-        request, upstream = exchange.request, attempt.target.upstream
-        if request.endpoint not in ASKABLE or not self._may_ask(exchange, upstream):
-            return
+    def on_attempt(self, exchange: Exchange, attempt: Attempt) -> Awaitable[None] | None:
+        if exchange.request.endpoint not in ASKABLE or not self._may_ask(exchange, attempt.target.upstream):
+            return None
         if attempt.body is None:
-            attempt.body = await request.body()
-        if b'"stream"' in attempt.body and (changed := asked(attempt.body, request.glimpse())):
+            return self._read(exchange, attempt)
+        self._ask(exchange, attempt, attempt.body)
+        return None
+
+    async def _read(self, exchange: Exchange, attempt: Attempt) -> None:
+        attempt.body = await exchange.request.body()
+        self._ask(exchange, attempt, attempt.body)
+
+    def _ask(self, exchange: Exchange, attempt: Attempt, body: bytes) -> None:
+        if changed := asked(body, exchange.request.glimpse()):
             attempt.body = changed
             exchange[ASKED] = attempt.number
 
     def _may_ask(self, exchange: Exchange, upstream: str) -> bool:
-        is_willing = upstream in self._willing and upstream not in self._unwilling
-        return self.config.include_usage and is_willing and exchange.get(PLAIN, "") != upstream
+        return upstream in self._willing and upstream not in self._unwilling and exchange.get(PLAIN, "") != upstream
 
     @override
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -169,13 +191,13 @@ class Metering(Plugin[MeteringConfig]):
             attempt.retry = attempt.again = True
 
     @override
-    async def on_response(self, exchange: Exchange, response: Response) -> EventFilter | None:
+    def on_response(self, exchange: Exchange, response: Response) -> EventFilter | None:
         attempt = exchange.served_by
         if attempt is None:
             return None
         if response.status < 400 and exchange.get(PLAIN, "") == attempt.target.upstream:
             self._unwilling.note(attempt.target.upstream)
-        return HideUsage() if response.is_event_stream and exchange.get(ASKED, 0) == attempt.number else None
+        return HideUsage() if exchange.get(ASKED, 0) == attempt.number and response.is_event_stream else None
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -191,37 +213,39 @@ class Metering(Plugin[MeteringConfig]):
             self._note_saved(exchange, exchange[SAVED], made.saved)
 
     def _note_saved(self, exchange: Exchange, saved: Saved, spent: Spent) -> None:
-        payer = _payer(exchange, saved.upstream, self._model_label(saved.model, saved.served))
-        self._saved_tokens.values[*payer, "input"] += spent.usage.input_tokens
-        self._saved_tokens.values[*payer, "output"] += spent.usage.output_tokens
+        labels = self._labels(exchange.route, saved.upstream, saved.model, saved.served, _metric(exchange))
+        self._saved_tokens.values[labels.input] += spent.usage.input_tokens
+        self._saved_tokens.values[labels.output] += spent.usage.output_tokens
         if spent.usd:
-            self._saved.add(payer, spent.usd)
+            self._saved.add(labels.payer, spent.usd)
 
     def _note(self, exchange: Exchange, outcome: Outcome, made: Bill, upstream: str) -> None:
-        model = self._model_label(made.model, made.served)
-        payer = _payer(exchange, upstream, model)
-        self._note_tokens(payer, made)
+        labels = self._labels(exchange.route, upstream, made.model, made.served, _metric(exchange))
+        self._note_tokens(labels, made.usage)
         if made.usd is None:
-            self._unpriced.add((model,))
+            self._unpriced.add((labels.model,))
         elif made.usd:
-            self._note_cost(payer, outcome, made.usd)
+            self._cost.values[labels.payer] += made.usd
+            if outcome is Outcome.CLIENT_ABORT:
+                self._wasted.add(("abort",), made.usd)
         if exchange.first_token_at is not None and made.usage.output_tokens > 1:
             took = exchange.ended - exchange.first_token_at
-            self._per_token.observe((upstream, model), took / (made.usage.output_tokens - 1))
+            self._per_token.observe((upstream, labels.model), took / (made.usage.output_tokens - 1))
 
-    def _note_tokens(self, payer: Payer, made: Bill) -> None:
-        usage, values = made.usage, self._tokens.values
-        values[*payer, "input"] += usage.input_tokens
-        values[*payer, "output"] += usage.output_tokens
+    def _note_tokens(self, labels: Labels, usage: Usage) -> None:
+        values = self._tokens.values
+        values[labels.input] += usage.input_tokens
+        values[labels.output] += usage.output_tokens
         if usage.cached_input_tokens:
-            values[*payer, "cached_input"] += usage.cached_input_tokens
+            values[labels.cached_input] += usage.cached_input_tokens
         if usage.reasoning_tokens:
-            values[*payer, "reasoning"] += usage.reasoning_tokens
+            values[labels.reasoning] += usage.reasoning_tokens
 
-    def _note_cost(self, payer: Payer, outcome: Outcome, usd: Decimal) -> None:
-        self._cost.add(payer, usd)
-        if outcome is Outcome.CLIENT_ABORT:
-            self._wasted.add(("abort",), usd)
+    def _labelled(self, route: str, upstream: str, model: str | None, served: str | None, principal: str) -> Labels:
+        label = self._model_label(model, served)
+        payer = (route, upstream, label, principal)
+        kinds = ("input", "output", "cached_input", "reasoning")
+        return Labels(label, payer, *((*payer, kind) for kind in kinds))
 
     def _model_label(self, model: str | None, served: str | None) -> str:
         """What was served, where the price list has it; else what was asked for, where the config names it."""
@@ -229,6 +253,6 @@ class Metering(Plugin[MeteringConfig]):
         return self._services.model_label(model) if label == OTHER else label
 
 
-def _payer(exchange: Exchange, upstream: str, model: str) -> Payer:
+def _metric(exchange: Exchange) -> str:
     principal = exchange.get(PRINCIPAL, None)
-    return (exchange.route, upstream, model, principal.metric if principal else "none")
+    return "none" if principal is None else principal.metric

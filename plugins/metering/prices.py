@@ -13,7 +13,7 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from proxy.plugin import Price, PriceFile, Usage, read_yaml
+from proxy.plugin import FEMTO, Price, PriceFile, Usage, read_yaml
 
 if TYPE_CHECKING:
     import os
@@ -52,15 +52,18 @@ def cost(found: Rates | None, usage: Usage) -> Decimal | None:
     """US dollars, exact; None where there is no price, which is not the same as free."""
     if found is None:
         return None
-    cached = min(usage.cached_input_tokens, usage.input_tokens)
-    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
-    thought = min(usage.reasoning_tokens, usage.output_tokens)
-    plus = _EXACT.fma
-    usd = plus(usage.input_tokens - cached - written, found.input, _ZERO)
-    usd = plus(usage.output_tokens - thought, found.output, usd)
+    given, made, cached, written, thought = usage
+    plus, usd = _EXACT.fma, _ZERO
     if cached or written:
+        cached = min(cached, given)
+        written = min(written, given - cached)
+        given -= cached + written
         usd = plus(written, found.cache_write, plus(cached, found.cached_input, usd))
-    return plus(thought, found.reasoning, usd) if thought else usd
+    if thought:
+        thought = min(thought, made)
+        made -= thought
+        usd = plus(thought, found.reasoning, usd)
+    return plus(made, found.output, plus(given, found.input, usd))
 
 
 class PriceList:
@@ -92,6 +95,8 @@ class PriceBook:
         self._listed = listed
         self._upstreams = upstreams
         self._remembered = functools.lru_cache(_REMEMBERED)(self._found)
+        self.femto = functools.lru_cache(_REMEMBERED)(self._femto)
+        """Of a token of the prompt and one of the answer, in femto-dollars, before it is served; None: no price."""
 
     def find(self, upstream: str, sent: str | None, served: str | None) -> Rates | None:
         """`sent`: the model that the upstream was asked for, `served`: the one that its answer names.
@@ -99,6 +104,10 @@ class PriceBook:
         An upstream's own block goes by what it was asked for, the list by what was served. None: no price.
         """
         return self._remembered(upstream, (sent or "")[:_LONGEST], (served or "")[:_LONGEST])
+
+    def _femto(self, upstream: str, sent: str) -> tuple[int, int] | None:
+        found = self._remembered(upstream, sent, "")
+        return found and (int(found.input * FEMTO), int(found.output * FEMTO))
 
     def _found(self, upstream: str, sent: str, served: str) -> Rates | None:
         own, listed = self._upstreams.get(upstream), self._listed

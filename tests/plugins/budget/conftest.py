@@ -86,7 +86,11 @@ def counted(prompt: int, answer: int, **more: Any) -> testing.Script:
 def clock(monkeypatch):
     """What time it is, in a list of one."""
     moment = [NOON]
-    monkeypatch.setattr(period, "now", lambda: moment[0])
+
+    def seconds() -> float:
+        return moment[0].timestamp()
+
+    monkeypatch.setattr(period, "seconds", seconds)
     return moment
 
 

@@ -29,7 +29,7 @@ async def test_what_fits_passes_and_what_does_not_is_told_what_and_until_when(ho
     assert refused.json() == {
         "error": {
             "message": "the budget 'budget' of principal 'search-team', $2.5 a day, does not pay for this request: $0.5 is "
-            "left and it may cost $1.0001; it begins anew at 2026-11-29T00:00:00+01:00",
+            "left and it may cost $1.0019; it begins anew at 2026-11-29T00:00:00+01:00",
             "type": "insufficient_quota",
             "code": "insufficient_quota",
             "param": None,
@@ -221,7 +221,7 @@ async def test_of_several_targets_the_dearest_counts(house):
 async def test_a_request_that_no_budget_pays_for_is_told_so(house):
     async with house(counted(0, 1), "{usd: 1.5/day}") as home:
         told = (await home.ask(2000)).json()["error"]["message"]
-    assert "it may cost $2.0001; all of it would not be enough: ask for fewer tokens" in told
+    assert "it may cost $2.0019; all of it would not be enough: ask for fewer tokens" in told
 
 
 # -- what has no price
