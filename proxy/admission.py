@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from proxy.errors import ProxyError
     from proxy.exchange import Exchange
@@ -42,15 +42,19 @@ class Grant:
         """For a plain `on_complete`: what was really used, claim by claim."""
         self.amounts = amounts
 
+    def used(self) -> Sequence[int]:
+        return [claim.amount for claim in self.claims] if self.amounts is None else self.amounts
+
 
 class Admission:
-    __slots__ = ("_exchange", "_pending", "_rounds", "_store")
+    __slots__ = ("_exchange", "_may_settle", "_pending", "_rounds", "_store")
 
     def __init__(self, store: Store, exchange: Exchange) -> None:
         self._store = store
         self._exchange = exchange
         self._pending: list[Grant] = []
         self._rounds: list[tuple[Taken, list[Grant]]] = []
+        self._may_settle = True
 
     def add(self, claims: Sequence[Claim], refuse: Refuse) -> Grant:
         grant = Grant(claims, refuse)
@@ -58,22 +62,34 @@ class Admission:
         return grant
 
     async def decided(self) -> None:
-        """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts.
+        """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts."""
+        waiting = self.decide()
+        if waiting is not None:
+            await waiting
 
-        Exchanges that have just ended are settled before anybody is refused for what they had reserved.
-        """
-        may_settle = True
+    def decide(self) -> Awaitable[None] | None:
+        """`decided`, at once where the store answers so."""
         while self._pending:
-            grants, claims = self._pending, _claims(self._pending)
-            taken = await self._store.take(self._identity(), claims)
-            refusing = _told(grants, taken)
-            if refusing is None:
-                self._rounds.append((taken, grants))
-                self._pending = []
-                return
-            if may_settle and self._store.settle_ended():
-                may_settle = False
-                continue
+            taken = self._store.take_now(self._identity(), _claims(self._pending))
+            if taken is None:
+                return self._wait()
+            self._hear(taken)
+        return None
+
+    async def _wait(self) -> None:
+        while self._pending:
+            self._hear(await self._store.take(self._identity(), _claims(self._pending)))
+
+    def _hear(self, taken: Taken) -> None:
+        """Exchanges that have just ended are settled before anybody is refused for what they had reserved."""
+        grants = self._pending
+        refusing = _told(grants, taken)
+        if refusing is None:
+            self._rounds.append((taken, grants))
+            self._pending, self._may_settle = [], True
+        elif self._may_settle and self._store.settle_ended():
+            self._may_settle = False
+        else:
             self._refuse(taken, refusing)
             self._pending = [grant for grant in grants if grant is not refusing]
 
@@ -89,10 +105,7 @@ class Admission:
     def settle(self) -> None:
         """The exchange is counted: where a plugin has not said what was used, it was what was claimed."""
         for taken, grants in self._rounds:
-            used: list[int] = []
-            for grant in grants:
-                used += [claim.amount for claim in grant.claims] if grant.amounts is None else grant.amounts
-            self._store.settle(taken, used)
+            self._store.settle(taken, _used(grants))
         self._rounds = []
 
     def _identity(self) -> str:
@@ -120,12 +133,18 @@ def _claims(grants: Sequence[Grant]) -> Sequence[Claim]:
     return grants[0].claims if len(grants) == 1 else [claim for grant in grants for claim in grant.claims]
 
 
+def _used(grants: Sequence[Grant]) -> Sequence[int]:
+    if len(grants) == 1 and grants[0].amounts is not None:
+        return grants[0].amounts
+    return [amount for grant in grants for amount in grant.used()]
+
+
 def _told(grants: Sequence[Grant], taken: Taken) -> Grant | None:
     """Each grant gets what remains of its limits; the one whose claim did not fit is returned."""
     begin, refused, refusing = 0, taken.refused, None
     for grant in grants:
         end = begin + len(grant.claims)
-        grant.remaining = taken.remaining[begin:end]
+        grant.remaining = taken.remaining if len(grants) == 1 else taken.remaining[begin:end]
         grant.is_taken = refused is None
         grant.is_local = taken.is_local
         if refused is not None and begin <= refused < end:

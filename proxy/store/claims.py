@@ -54,8 +54,8 @@ class Taken:
         identity: str,
         claims: Sequence[Claim],
         remaining: Sequence[int],
-        *,
         at: float,
+        *,
         refused: int | None = None,
         wait: float = 0.0,
     ) -> None:
@@ -108,6 +108,10 @@ class Store(ABC):
     @abstractmethod
     def put(self, key: str, value: bytes, seconds: float) -> None:
         """Keep a value, for `seconds` at most; nobody waits for it."""
+
+    @abstractmethod
+    def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken | None:
+        """As `take`, where nobody has to be waited for; else None, and nothing was asked."""
 
     @abstractmethod
     async def take(self, identity: str, claims: Sequence[Claim]) -> Taken:

@@ -80,7 +80,7 @@ def taken(identity: str, claims: Sequence[Claim], parts: Sequence[Sequence[int]]
             remaining[place] = rest
         if refusing and wait > longest:
             refused, longest = part[refusing - 1], wait
-    return Taken(identity, claims, remaining, at=0.0, refused=refused, wait=max(longest, 0) / 1000)
+    return Taken(identity, claims, remaining, 0.0, refused=refused, wait=max(longest, 0) / 1000)
 
 
 def _keys(identity: str, claims: Sequence[Claim]) -> list[str | int]:

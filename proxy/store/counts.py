@@ -2,6 +2,8 @@
 
 A window is counted in slices: what was taken within a slice counts until the window has passed for the whole of it,
 so that never more than the limit is taken in any such span, and room comes back a sixtieth of it late at the most.
+
+Of each, `taken` is what counts `until` then, if nothing else is taken.
 """
 
 from __future__ import annotations
@@ -16,35 +18,36 @@ SLICES = 60
 class Window:
     """What was taken in the last `seconds`."""
 
-    __slots__ = ("_forget_at", "_last", "_seconds", "_slices", "_used", "_width")
+    __slots__ = ("_last", "_seconds", "_slices", "_width", "taken", "until")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._width = seconds / SLICES
         self._last: list[Any] = [-math.inf, 0]
         self._slices: deque[list[Any]] = deque()  # when it ends, the amount; the oldest first
-        self._forget_at = math.inf
-        self._used = 0
+        self.until = math.inf
+        self.taken = 0
 
     def used(self, now: float) -> int:
-        if now >= self._forget_at:
+        if now >= self.until:
             self._forget(now)
-        return self._used
+        return self.taken
 
     def add(self, now: float, amount: int) -> None:
         if now >= self._last[0]:
             self._begin(now)
         self._last[1] += amount
-        self._used += amount
+        self.taken += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
         """As if this had been known when it was taken, `at`; what has no place there any more counts from now on."""
-        self.used(now)
+        if now >= self.until:
+            self._forget(now)
         for slice_ in reversed(self._slices):
             if slice_[0] - self._width <= at < slice_[0]:
                 more = max(more, -slice_[1])
                 slice_[1] += more
-                self._used += more
+                self.taken += more
                 return
         if more > 0:
             self.add(now, more)
@@ -68,32 +71,32 @@ class Window:
         self._last = [ends if ends > now else ends + self._width, 0]
         self._slices.append(self._last)
         if len(self._slices) == 1:
-            self._forget_at = self._last[0] + self._seconds
+            self.until = self._last[0] + self._seconds
 
     def _forget(self, now: float) -> None:
         slices = self._slices
         while slices and slices[0][0] + self._seconds <= now:
-            self._used -= slices.popleft()[1]
-        self._forget_at = slices[0][0] + self._seconds if slices else math.inf
+            self.taken -= slices.popleft()[1]
+        self.until = slices[0][0] + self._seconds if slices else math.inf
 
 
 class Total:
     """What was taken since the first time, until `seconds` after it."""
 
-    __slots__ = ("_ends_at", "_seconds", "_used")
+    __slots__ = ("_seconds", "taken", "until")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._ends_at = -math.inf
-        self._used = 0
+        self.until = -math.inf
+        self.taken = 0
 
     def used(self, now: float) -> int:
-        return self._used if now < self._ends_at else 0
+        return self.taken if now < self.until else 0
 
     def add(self, now: float, amount: int) -> None:
-        if now >= self._ends_at:
-            self._used, self._ends_at = 0, now + self._seconds
-        self._used += amount
+        if now >= self.until:
+            self.taken, self.until = 0, now + self._seconds
+        self.taken += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
         del at
@@ -102,33 +105,35 @@ class Total:
             self.add(now, more)
 
     def seconds_until(self, most: int, now: float) -> float:
-        return self._ends_at - now if self.used(now) > most else 0.0
+        return self.until - now if self.used(now) > most else 0.0
 
     def idle_at(self) -> float:
-        return self._ends_at
+        return self.until
 
 
 class Slots:
     """What is taken now."""
 
-    __slots__ = ("_used",)
+    __slots__ = ("taken",)
+
+    until = math.inf
 
     def __init__(self) -> None:
-        self._used = 0
+        self.taken = 0
 
     def used(self, now: float) -> int:
         del now
-        return self._used
+        return self.taken
 
     def add(self, now: float, amount: int) -> None:
         del now
-        self._used += amount
+        self.taken += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
         """A slot is given back as a whole, when its exchange ends."""
 
     def give_back(self, amount: int) -> None:
-        self._used = max(self._used - amount, 0)
+        self.taken = max(self.taken - amount, 0)
 
     def seconds_until(self, most: int, now: float) -> float:
         """Nobody knows."""
@@ -136,4 +141,4 @@ class Slots:
         return 0.0
 
     def idle_at(self) -> float:
-        return math.inf if self._used else -math.inf
+        return math.inf if self.taken else -math.inf

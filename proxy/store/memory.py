@@ -42,28 +42,29 @@ class Memory(Store):
     async def take(self, identity: str, claims: Sequence[Claim]) -> Taken:
         return self.take_now(identity, claims)
 
+    @override
     def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken:
-        now, fits = self._now(), True
+        now, known, fits = self._now(), self._counts, True
         counts, remaining = [], []
         for claim in claims:
-            _, subject, key, limit, amount, _, _ = claim
-            count = self._counts.get((subject, key)) or self._new(claim)
-            left = limit - amount - count.used(now)
-            fits = fits and left >= 0
-            counts.append((count, amount))
+            count = known.get((claim.subject, claim.key)) or self._new(claim)
+            left = claim.limit - claim.amount - (count.taken if now < count.until else count.used(now))
+            if left < 0:
+                fits = False
+            counts.append(count)
             remaining.append(left)
         if not fits:
-            return _refused(identity, claims, [count for count, _ in counts], now)
-        for count, amount in counts:
-            count.add(now, amount)
-        return Taken(identity, claims, remaining, at=now)
+            return _refused(identity, claims, counts, now)
+        for count, claim in zip(counts, claims, strict=True):
+            count.add(now, claim.amount)
+        return Taken(identity, claims, remaining, now)
 
     def note(self, identity: str, claims: Sequence[Claim]) -> Taken:
         """Count along what another store has decided."""
         now = self._now()
         for claim in claims:
             self._count(claim).add(now, claim.amount)
-        return Taken(identity, claims, (), at=now)
+        return Taken(identity, claims, (), now)
 
     @override
     def settle(self, taken: Taken, amounts: Sequence[int]) -> None:
@@ -178,7 +179,7 @@ def _refused(identity: str, claims: Sequence[Claim], counts: Sequence[Count], no
     ]
     wait, place = max(waits)
     remaining = [max(claim.limit - part, 0) for claim, part in zip(claims, used, strict=True)]
-    return Taken(identity, claims, remaining, at=now, refused=-place, wait=wait)
+    return Taken(identity, claims, remaining, now, refused=-place, wait=wait)
 
 
 async def _known(value: bytes | None) -> bytes | None:

@@ -68,6 +68,10 @@ class Shared(Store):
             await self._leave()
 
     @override
+    def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken | None:
+        return self._take_alone(identity, claims) if self._link.servers is None else None
+
+    @override
     async def take(self, identity: str, claims: Sequence[Claim]) -> Taken:
         servers = self._link.servers
         if servers is None:
@@ -188,7 +192,7 @@ class Shared(Store):
             raise StoreDown(what, headers={"retry-after": "1"})
         mirror = self._memory.take_now(identity, [self._share(claim) for claim in claims])
         remaining = [min(left, claim.limit) for left, claim in zip(mirror.remaining, claims, strict=True)]
-        taken = Taken(identity, claims, remaining, at=mirror.at, refused=mirror.refused, wait=mirror.wait)
+        taken = Taken(identity, claims, remaining, mirror.at, refused=mirror.refused, wait=mirror.wait)
         taken.is_local = True
         if mirror.refused is None:
             taken.mirror = mirror
