@@ -47,19 +47,16 @@ class Grant:
 
 
 class Admission:
-    __slots__ = ("_exchange", "_may_settle", "_pending", "_rounds", "_store")
+    """`pending` are the grants that were not asked for yet."""
+
+    __slots__ = ("_exchange", "_may_settle", "_rounds", "_store", "pending")
 
     def __init__(self, store: Store, exchange: Exchange) -> None:
         self._store = store
         self._exchange = exchange
-        self._pending: list[Grant] = []
+        self.pending: list[Grant] = []
         self._rounds: list[tuple[Taken, list[Grant]]] = []
         self._may_settle = True
-
-    def add(self, claims: Sequence[Claim], refuse: Refuse) -> Grant:
-        grant = Grant(claims, refuse)
-        self._pending.append(grant)
-        return grant
 
     async def decided(self) -> None:
         """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts."""
@@ -69,29 +66,36 @@ class Admission:
 
     def decide(self) -> Awaitable[None] | None:
         """`decided`, at once where the store answers so."""
-        while self._pending:
-            taken = self._store.take_now(self._identity(), _claims(self._pending))
+        while self.pending:
+            taken = self._store.take_now(*self._asked())
             if taken is None:
                 return self._wait()
             self._hear(taken)
         return None
 
     async def _wait(self) -> None:
-        while self._pending:
-            self._hear(await self._store.take(self._identity(), _claims(self._pending)))
+        while self.pending:
+            self._hear(await self._store.take(*self._asked()))
+
+    def _asked(self) -> tuple[str, Sequence[Claim]]:
+        """Under which name, and for what."""
+        identity, grants = self._exchange.id, self.pending
+        if self._rounds:
+            identity = f"{identity}.{len(self._rounds)}"
+        return identity, grants[0].claims if len(grants) == 1 else [each for grant in grants for each in grant.claims]
 
     def _hear(self, taken: Taken) -> None:
         """Exchanges that have just ended are settled before anybody is refused for what they had reserved."""
-        grants = self._pending
+        grants = self.pending
         refusing = _told(grants, taken)
         if refusing is None:
             self._rounds.append((taken, grants))
-            self._pending, self._may_settle = [], True
+            self.pending, self._may_settle = [], True
         elif self._may_settle and self._store.settle_ended():
             self._may_settle = False
         else:
             self._refuse(taken, refusing)
-            self._pending = [grant for grant in grants if grant is not refusing]
+            self.pending = [grant for grant in grants if grant is not refusing]
 
     @property
     def has_taken(self) -> bool:
@@ -108,9 +112,6 @@ class Admission:
             self._store.settle(taken, _used(grants))
         self._rounds = []
 
-    def _identity(self) -> str:
-        return f"{self._exchange.id}.{len(self._rounds)}" if self._rounds else self._exchange.id
-
     def _refuse(self, taken: Taken, refusing: Grant) -> None:
         """Raises, where its plugin does not let the exchange go on without."""
         place = taken.refused or 0
@@ -126,11 +127,7 @@ class Admission:
             self._store.settle(taken, [0] * len(taken.claims))
             for grant in grants:
                 grant.is_taken = False
-        self._pending, self._rounds = [], []
-
-
-def _claims(grants: Sequence[Grant]) -> Sequence[Claim]:
-    return grants[0].claims if len(grants) == 1 else [claim for grant in grants for claim in grant.claims]
+        self.pending, self._rounds = [], []
 
 
 def _used(grants: Sequence[Grant]) -> Sequence[int]:

@@ -234,3 +234,26 @@ def test_also_where_somebody_has_decoded_the_header():
     response.headers["x-a"] = "b"
     response.set_fields({b"vary": b"authorization"})
     assert sorted(fields(response)) == [(b"content-type", b"text/plain"), (b"vary", b"authorization"), (b"x-a", b"b")]
+
+
+@pytest.mark.parametrize("is_decoded", [False, True])
+def test_lines_are_added_in_place_of_others_and_whoever_looks_sees_them(is_decoded):
+    response = answered()
+    response.set_fields({b"x-a-left": b"9"})
+    if is_decoded:
+        assert response.headers["x-a-left"] == "9"
+    response.put_lines(b"x-a-left: 5\r\nx-a-limit: 7\r\n", instead_of=b"x-a-")
+    assert response.field(b"x-a-left") == b"5"
+    response.put_lines(b"x-a-left: 4\r\n", instead_of=b"x-a-")
+    assert (response.headers.getall("x-a-left"), "x-a-limit" in response.headers) == (["4"], False)
+    response.put_lines(b"x-b: 1\r\n", instead_of=b"x-b")
+    assert fields(response)[-2:] == [(b"x-a-left", b"4"), (b"x-b", b"1")]
+    assert response.take_lines() == b""
+
+
+def test_lines_that_nobody_looks_at_stay_lines():
+    response = answered()
+    response.put_lines(b"x-a: 5\r\n", instead_of=b"x-a")
+    assert response.field(b"vary") == b"origin"
+    assert response.take_lines() == b"x-a: 5\r\n"
+    assert fields(response) == [(b"content-type", b"text/plain"), (b"vary", b"origin")]

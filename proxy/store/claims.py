@@ -84,7 +84,9 @@ class Store(ABC):
         """
         if exchange.admission is None:
             exchange.admission = Admission(self, exchange)
-        return exchange.admission.add(claims, refuse)
+        grant = Grant(claims, refuse)
+        exchange.admission.pending.append(grant)
+        return grant
 
     async def get(self, key: str, exchange: Exchange) -> bytes | None:
         """The value, if there is one; what the exchange claims is taken in the same step. Raises its refusal."""

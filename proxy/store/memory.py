@@ -47,16 +47,20 @@ class Memory(Store):
         now, known, fits = self._now(), self._counts, True
         counts, remaining = [], []
         for claim in claims:
-            count = known.get((claim.subject, claim.key)) or self._new(claim)
-            left = claim.limit - claim.amount - (count.taken if now < count.until else count.used(now))
+            _, subject, key, limit, amount, _, _ = claim
+            count = known.get((subject, key)) or self._new(claim)
+            if now >= count.until:
+                count.roll(now)
+            left = limit - amount - count.taken
             if left < 0:
                 fits = False
-            counts.append(count)
+            counts.append((count, amount))
             remaining.append(left)
         if not fits:
-            return _refused(identity, claims, counts, now)
-        for count, claim in zip(counts, claims, strict=True):
-            count.add(now, claim.amount)
+            return _refused(identity, claims, [count for count, _ in counts], now)
+        for count, amount in counts:
+            count.taken += amount
+            count.fresh += amount
         return Taken(identity, claims, remaining, now)
 
     def note(self, identity: str, claims: Sequence[Claim]) -> Taken:
