@@ -61,7 +61,7 @@ class Taken:
     ) -> None:
         """`at`: when it was taken, by the clock of this process.
 
-        `is_local`: a shared store did not decide it; `mirror`: what it is for the memory that counts along.
+        `is_local`: a shared store did not decide it; `mirror`: the claims as the memory has them that counts along.
         """
         self.identity = identity
         self.claims = claims
@@ -70,7 +70,7 @@ class Taken:
         self.wait = wait
         self.at = at
         self.is_local = self.is_freed = False
-        self.mirror: Taken | None = None
+        self.mirror: Sequence[Claim] = ()
 
 
 class Store(ABC):

@@ -74,6 +74,9 @@ def renew(subject: str, name: str, slot_ms: int, identities: Iterable[str]) -> C
 
 def taken(identity: str, claims: Sequence[Claim], parts: Sequence[Sequence[int]], answers: Sequence[Answer]) -> Taken:
     """Of the answers to each part of the claims: all are taken, or it is refused by the one that waits longest."""
+    if len(parts) == 1:
+        place, wait, *left = answers[0]
+        return Taken(identity, claims, left, 0.0, refused=place - 1 if place else None, wait=wait / 1000)
     remaining, refused, longest = [0] * len(claims), None, -1
     for part, (refusing, wait, *left) in zip(parts, answers, strict=True):
         for place, rest in zip(part, left, strict=True):

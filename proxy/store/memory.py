@@ -63,25 +63,31 @@ class Memory(Store):
             count.fresh += amount
         return Taken(identity, claims, remaining, now)
 
-    def note(self, identity: str, claims: Sequence[Claim]) -> Taken:
-        """Count along what another store has decided."""
+    def note(self, claims: Sequence[Claim]) -> float:
+        """Count along what another store has decided; when."""
         now = self._now()
         for claim in claims:
             self._count(claim).add(now, claim.amount)
-        return Taken(identity, claims, (), now)
+        return now
 
     @override
     def settle(self, taken: Taken, amounts: Sequence[int]) -> None:
-        for claim, amount in zip(taken.claims, amounts, strict=True):
+        self.correct(taken.claims, taken.at, amounts)
+
+    def correct(self, claims: Sequence[Claim], at: float, amounts: Sequence[int]) -> None:
+        for claim, amount in zip(claims, amounts, strict=True):
             if amount != claim.amount and claim.kind != "slot":
-                self._count(claim).correct(taken.at, self.clock(), amount - claim.amount)
+                self._count(claim).correct(at, self.clock(), amount - claim.amount)
 
     @override
     def free(self, taken: Taken) -> None:
-        if taken.is_freed:
-            return
-        taken.is_freed = True
-        for claim in taken.claims:
+        if not taken.is_freed:
+            taken.is_freed = True
+            self.give_back(taken.claims)
+
+    def give_back(self, claims: Sequence[Claim]) -> None:
+        """Their slots."""
+        for claim in claims:
             if claim.kind == "slot" and isinstance(count := self._count(claim), Slots):
                 count.give_back(claim.amount)
 

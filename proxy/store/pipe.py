@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import hiredis
 from typing_extensions import override
 
+from proxy.store.commands import SCRIPTS, SHAS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from proxy.store.commands import Command
 
 GRACE = 0.001
 """When time is up the loop looks into the socket once more: it may be the loop that was late."""
@@ -55,7 +59,8 @@ class Pipe(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
-        self._waiting: deque[tuple[float, Waiter]] = deque()
+        self._is_sending = False
+        self._waiting: deque[tuple[float, Waiter, tuple[str, Command] | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.answered = 0
 
@@ -70,13 +75,27 @@ class Pipe(asyncio.Protocol):
         return future
 
     def send(self, waiter: Waiter, *command: str | bytes | int) -> None:
+        self._write(waiter, command, None)
+
+    def run(self, waiter: Waiter, script: str, command: Command) -> None:
+        """A server that has forgotten the script, without having done anything, gets its text."""
+        self._write(waiter, ("EVALSHA", SHAS[script], *command), (script, command))
+
+    def post(self, *command: str | bytes | int) -> None:
+        """Nobody waits for it, nor for its way: it goes with what is sent next."""
+        if self._transport is not None:
+            self._unsent.append(hiredis.pack_command(cast("Any", command)))
+            self._waiting.append((self._loop.time(), NOBODY, None))
+
+    def _write(self, waiter: Waiter, command: tuple[Any, ...], script: tuple[str, Command] | None) -> None:
         if self._transport is None:
             fail(waiter)
             return
-        if not self._unsent:
+        if not self._is_sending:
+            self._is_sending = True
             self._loop.call_soon(self._flush)
-        self._unsent.append(hiredis.pack_command(cast("Any", command)))
-        self._waiting.append((self._loop.time(), waiter))
+        self._unsent.append(hiredis.pack_command(command))
+        self._waiting.append((self._loop.time(), waiter, script))
 
     async def drain(self) -> None:
         """Wait for what was asked, as long as one may."""
@@ -97,9 +116,13 @@ class Pipe(asyncio.Protocol):
         try:
             reader.feed(data)
             while (answer := reader.gets()) is not False:
-                waiter = waiting.popleft()[1]
+                _, waiter, script = waiting.popleft()
                 self.answered += 1
-                if not waiter.done():
+                if waiter.done():
+                    continue
+                if script is not None and _is_unknown(answer):
+                    self.send(waiter, "EVAL", SCRIPTS[script[0]], *script[1])
+                else:
                     waiter.set_result(answer)
         except (hiredis.ProtocolError, IndexError):  # whatever speaks there, it is no Redis
             self.close()
@@ -114,7 +137,7 @@ class Pipe(asyncio.Protocol):
         self._on_lost(self)
 
     def _flush(self) -> None:
-        data, self._unsent = b"".join(self._unsent), []
+        data, self._unsent, self._is_sending = b"".join(self._unsent), [], False
         if self._transport is not None:
             self._transport.write(data)
             if self._timer is None:
@@ -123,7 +146,7 @@ class Pipe(asyncio.Protocol):
     def _look(self) -> None:
         """Whether somebody has waited for too long."""
         self._timer = None
-        first = next((since for since, waiter in self._waiting if not waiter.done()), None)
+        first = next((since for since, waiter, _ in self._waiting if not waiter.done()), None)
         if first is None:
             return
         left = first + self._timeout - self._loop.time()
@@ -134,7 +157,7 @@ class Pipe(asyncio.Protocol):
     def _expire(self) -> None:
         self._timer = None
         now, is_late = self._loop.time(), False
-        for since, waiter in self._waiting:
+        for since, waiter, _ in self._waiting:
             if since + self._timeout > now:
                 break
             is_late = is_late or not waiter.done()
@@ -142,6 +165,11 @@ class Pipe(asyncio.Protocol):
         if is_late:
             self._on_late(self)
         self._look()
+
+
+def _is_unknown(answer: Any) -> bool:
+    """Whether it says that it does not know the script."""
+    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT")
 
 
 def fail(waiter: Waiter) -> None:

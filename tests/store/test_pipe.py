@@ -71,6 +71,21 @@ async def test_what_is_asked_within_a_turn_travels_together():
     house.pipe.connection_lost(None)
 
 
+async def test_what_is_posted_travels_with_what_is_asked_next():
+    house = House()
+    house.pipe.post("ZREM", "k", "v")
+    await asyncio.sleep(0.01)
+    assert house.wire.sent == []
+    answer = house.pipe.call("PING")
+    await asyncio.sleep(0)
+    house.pipe.data_received(b":1\r\n+PONG\r\n")
+    assert await answer == b"PONG"
+    assert house.wire.sent == [b"*3\r\n$4\r\nZREM\r\n$1\r\nk\r\n$1\r\nv\r\n*1\r\n$4\r\nPING\r\n"]
+    house.pipe.connection_lost(None)
+    house.pipe.post("ZREM", "k", "v")
+    await house.pipe.drain()
+
+
 async def test_who_is_not_answered_in_time_knows_it_and_a_late_answer_is_still_its_own():
     house = House()
     first = house.pipe.call("GET", "1")
