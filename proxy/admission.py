@@ -79,15 +79,18 @@ class Admission:
 
     def _asked(self) -> tuple[str, Sequence[Claim]]:
         """Under which name, and for what."""
-        identity, grants = self._exchange.id, self.pending
-        if self._rounds:
-            identity = f"{identity}.{len(self._rounds)}"
-        return identity, grants[0].claims if len(grants) == 1 else [each for grant in grants for each in grant.claims]
+        grants, identity = self.pending, self._exchange.id
+        claims = grants[0].claims if len(grants) == 1 else [claim for grant in grants for claim in grant.claims]
+        return f"{identity}.{len(self._rounds)}" if self._rounds else identity, claims
 
     def _hear(self, taken: Taken) -> None:
         """Exchanges that have just ended are settled before anybody is refused for what they had reserved."""
         grants = self.pending
-        refusing = _told(grants, taken)
+        if taken.refused is None and len(grants) == 1:
+            refusing, grant = None, grants[0]
+            grant.remaining, grant.is_taken, grant.is_local = taken.remaining, True, taken.is_local
+        else:
+            refusing = _told(grants, taken)
         if refusing is None:
             self._rounds.append((taken, grants))
             self.pending, self._may_settle = [], True
@@ -141,7 +144,7 @@ def _told(grants: Sequence[Grant], taken: Taken) -> Grant | None:
     begin, refused, refusing = 0, taken.refused, None
     for grant in grants:
         end = begin + len(grant.claims)
-        grant.remaining = taken.remaining if len(grants) == 1 else taken.remaining[begin:end]
+        grant.remaining = taken.remaining[begin:end]
         grant.is_taken = refused is None
         grant.is_local = taken.is_local
         if refused is not None and begin <= refused < end:

@@ -29,10 +29,11 @@ def input_tokens(request: Request, body: bytes) -> int:
 
 
 def estimate(request: Request, body: bytes) -> tuple[int, int | None, int]:
-    """Tokens of the prompt, what an answer may have at most, and how many answers it asks for; read only once."""
+    """Tokens of the prompt, what an answer may have at most, and how many it asks for; the body is read only once."""
+    most = 0 if request.endpoint == "embeddings" else longest(body)
     if _RARE.search(body) is None:
-        return -(-len(body) // BYTES_PER_TOKEN), longest(body), 1
-    return input_tokens(request, body), longest(body), choices(body)
+        return -(-len(body) // BYTES_PER_TOKEN), most, 1
+    return input_tokens(request, body), most, choices(body)
 
 
 def longest(body: bytes) -> int | None:

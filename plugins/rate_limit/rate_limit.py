@@ -15,10 +15,11 @@ from plugins.rate_limit.settings import TOKENS, RateLimitConfig
 from proxy.plugin import PRINCIPAL, Key, Plugin, RateLimited, consumed, read_model
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping
 
+    from plugins.rate_limit.dimension import Dimension
     from plugins.rate_limit.settings import Limits
-    from proxy.plugin import Claim, Exchange, Grant, Outcome, Request, Response, Services, Standing
+    from proxy.plugin import Claim, Exchange, Grant, Outcome, Response, Services, Standing
 
     Granted = tuple[Grant, Bounds, int]
 
@@ -41,7 +42,7 @@ class RateLimit(Plugin[RateLimitConfig]):
     def __init__(self, config: RateLimitConfig, *, name: str) -> None:
         super().__init__(config, name=name)
         self.reads_usage = any(map(_counts_tokens, (config, *config.limits.values())))
-        self._is_by_principal = config.by == "principal"
+        self._is_by_principal, self._is_by_model = config.by == "principal", config.by == "model"
         if self._is_by_principal:
             self.needs = (PRINCIPAL,)
         self._granted: Key[Granted] = Key(f"{name}: what was granted")
@@ -64,41 +65,40 @@ class RateLimit(Plugin[RateLimitConfig]):
         """Waits only for what it has to read: the body where tokens count, and a model that nobody has looked for."""
         request = exchange.request
         reads = self.reads_usage and request.method == "POST" and request.endpoint in ESTIMATED
-        if (reads and request.at_hand is None) or (self.config.by == "model" and not request.is_model_read):
+        if (reads and request.at_hand is None) or (self._is_by_model and not request.is_model_read):
             return self._read(exchange, reads=reads)
         self._claim(exchange, request.at_hand if reads else None)
         return None
 
     async def _read(self, exchange: Exchange, *, reads: bool) -> None:
-        if self.config.by == "model":
+        if self._is_by_model:
             await read_model(exchange.request)
         self._claim(exchange, await exchange.request.body() if reads else None)
 
     def _claim(self, exchange: Exchange, body: bytes | None) -> None:
-        subject = exchange.facts[PRINCIPAL].name if self._is_by_principal else self._subject(exchange)
-        bounds = self._bounds(subject)
+        bounds = self._bounds(exchange.facts[PRINCIPAL].name if self._is_by_principal else self._subject(exchange))
         if bounds is None:
             return
         claims, count = bounds.untold, 1
         if body is not None and bounds.counts_tokens:
-            given, made, count = self._estimate(exchange.request, subject, body)
-            claims = bounds.claims(given, made)
+            given, most, count = estimate(exchange.request, body)
+            each = self._answers.expected(bounds.subject) if most is None else most
+            claims = bounds.claims(given, count * each)
         exchange.facts[self._granted] = (self._store.claim(exchange, claims, self._refuse), bounds, count)
-
-    def _estimate(self, request: Request, subject: str, body: bytes) -> tuple[int, int, int]:
-        """Tokens of the prompt, and of so many answers."""
-        given, most, count = estimate(request, body)
-        if request.endpoint == "embeddings":
-            return given, 0, 1
-        return given, count * (self._answers.expected(subject) if most is None else most), count
 
     @override
     def on_response(self, exchange: Exchange, response: Response) -> None:
         """Of all rate limits of the chain, since each adds its own."""
-        granted: Granted | None = exchange.facts.get(self._granted)
-        if granted is not None and granted[0].is_taken:
-            all_ = exchange.facts[TOLD] = (*exchange.facts.get(TOLD, ()), granted)
-            response.put_lines(_told(all_), instead_of=b"x-ratelimit-")
+        facts = exchange.facts
+        granted: Granted | None = facts.get(self._granted)
+        if granted is None or not granted[0].is_taken:
+            return
+        if TOLD in facts:
+            told_ = lines(standing for each in (*facts[TOLD], granted) for standing in _standings(each))
+        else:
+            told_ = granted[1].told(granted[0].remaining)
+        facts[TOLD] = (*facts.get(TOLD, ()), granted)
+        response.put_lines(told_, instead_of=b"x-ratelimit-")
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -166,10 +166,8 @@ class RateLimit(Plugin[RateLimitConfig]):
         return f"what the header '{self._header}' says" if self._header else f"{self.config.by} '{subject}'"
 
 
-def _told(all_: Sequence[Granted]) -> bytes:
-    if len(all_) == 1:
-        return all_[0][1].told(all_[0][0].remaining)
-    return lines(standing for grant, bounds, _ in all_ for standing in bounds.standings(grant.remaining))
+def _standings(granted: Granted) -> Iterable[tuple[Dimension, int]]:
+    return granted[1].standings(granted[0].remaining)
 
 
 def _counts_tokens(limits: Limits) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import pathlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from proxy.store.claims import Claim, Taken
@@ -49,8 +50,8 @@ def take(identity: str, claims: Sequence[Claim], slot_ms: int) -> Command:
     """What follows `EVALSHA sha`."""
     said = _keys(identity, claims)
     said += (identity, slot_ms)
-    for claim in claims:
-        said += (claim.kind, claim.limit, claim.amount, _ms(claim.seconds))
+    for kind, _, _, limit, amount, seconds, _ in claims:
+        said += (kind, limit, amount, _ms(seconds))
     return tuple(said)
 
 
@@ -93,5 +94,6 @@ def _keys(identity: str, claims: Sequence[Claim]) -> list[str | int]:
     return said
 
 
+@lru_cache(1024)
 def _ms(seconds: float) -> int:
     return max(math.ceil(seconds * 1000), 1)

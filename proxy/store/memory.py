@@ -44,7 +44,10 @@ class Memory(Store):
 
     @override
     def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken:
-        now, known, fits = self._now(), self._counts, True
+        now, fits = self.clock(), True
+        if len(self._counts) >= self._sweep_at:
+            self._sweep(now)
+        known = self._counts
         counts, remaining = [], []
         for claim in claims:
             _, subject, key, limit, amount, _, _ = claim
@@ -65,7 +68,7 @@ class Memory(Store):
 
     def note(self, claims: Sequence[Claim]) -> float:
         """Count along what another store has decided; when."""
-        now = self._now()
+        now = self.clock()
         for claim in claims:
             self._count(claim).add(now, claim.amount)
         return now
@@ -88,8 +91,10 @@ class Memory(Store):
     def give_back(self, claims: Sequence[Claim]) -> None:
         """Their slots."""
         for claim in claims:
-            if claim.kind == "slot" and isinstance(count := self._count(claim), Slots):
-                count.give_back(claim.amount)
+            if claim.kind == "slot":
+                count = self._counts.get((claim.subject, claim.key))
+                if isinstance(count, Slots):
+                    count.give_back(claim.amount)
 
     @override
     def bound(self, values: int, size: int) -> None:
@@ -106,12 +111,6 @@ class Memory(Store):
     @override
     def state(self) -> Mapping[str, Any]:
         return {"kind": "memory", "counts": len(self._counts), "values": len(self.values)}
-
-    def _now(self) -> float:
-        now = self.clock()
-        if len(self._counts) >= self._sweep_at:
-            self._sweep(now)
-        return now
 
     def _count(self, claim: Claim) -> Count:
         return self._counts.get((claim.subject, claim.key)) or self._new(claim)
