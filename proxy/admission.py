@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from proxy.errors import ProxyError
     from proxy.exchange import Exchange
@@ -42,41 +42,65 @@ class Grant:
         """For a plain `on_complete`: what was really used, claim by claim."""
         self.amounts = amounts
 
+    def used(self) -> Sequence[int]:
+        return [claim.amount for claim in self.claims] if self.amounts is None else self.amounts
+
 
 class Admission:
-    """It does not know its exchange: a circle of the two would be left to the garbage collector."""
+    """`pending` are the grants that were not asked for yet.
 
-    __slots__ = ("_pending", "_rounds", "_store")
+    It does not know its exchange: a circle of the two would be left to the garbage collector.
+    """
+
+    __slots__ = ("_may_settle", "_rounds", "_store", "pending")
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pending: list[Grant] = []
+        self.pending: list[Grant] = []
         self._rounds: list[tuple[Taken, list[Grant]]] = []
-
-    def add(self, claims: Sequence[Claim], refuse: Refuse) -> Grant:
-        grant = Grant(claims, refuse)
-        self._pending.append(grant)
-        return grant
+        self._may_settle = True
 
     async def decided(self, exchange: Exchange) -> None:
-        """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts.
+        """Take what is claimed and was not asked for yet. Raises the refusal, and then nothing counts."""
+        waiting = self.decide(exchange)
+        if waiting is not None:
+            await waiting
 
-        Exchanges that have just ended are settled before anybody is refused for what they had reserved.
-        """
-        may_settle = True
-        while self._pending:
-            grants, claims = self._pending, _claims(self._pending)
-            taken = await self._store.take(self._identity(exchange), claims)
+    def decide(self, exchange: Exchange) -> Awaitable[None] | None:
+        """`decided`, at once where the store answers so."""
+        while self.pending:
+            taken = self._store.take_now(*self._asked(exchange))
+            if taken is None:
+                return self._wait(exchange)
+            self._hear(exchange, taken)
+        return None
+
+    async def _wait(self, exchange: Exchange) -> None:
+        while self.pending:
+            self._hear(exchange, await self._store.take(*self._asked(exchange)))
+
+    def _asked(self, exchange: Exchange) -> tuple[str, Sequence[Claim]]:
+        """Under which name, and for what."""
+        grants, identity = self.pending, exchange.id
+        claims = grants[0].claims if len(grants) == 1 else [claim for grant in grants for claim in grant.claims]
+        return f"{identity}.{len(self._rounds)}" if self._rounds else identity, claims
+
+    def _hear(self, exchange: Exchange, taken: Taken) -> None:
+        """Exchanges that have just ended are settled before anybody is refused for what they had reserved."""
+        grants = self.pending
+        if taken.refused is None and len(grants) == 1:
+            refusing, grant = None, grants[0]
+            grant.remaining, grant.is_taken, grant.is_local = taken.remaining, True, taken.is_local
+        else:
             refusing = _told(grants, taken)
-            if refusing is None:
-                self._rounds.append((taken, grants))
-                self._pending = []
-                return
-            if may_settle and self._store.settle_ended():
-                may_settle = False
-                continue
+        if refusing is None:
+            self._rounds.append((taken, grants))
+            self.pending, self._may_settle = [], True
+        elif self._may_settle and self._store.settle_ended():
+            self._may_settle = False
+        else:
             self._refuse(exchange, taken, refusing)
-            self._pending = [grant for grant in grants if grant is not refusing]
+            self.pending = [grant for grant in grants if grant is not refusing]
 
     @property
     def has_taken(self) -> bool:
@@ -90,14 +114,8 @@ class Admission:
     def settle(self) -> None:
         """The exchange is counted: where a plugin has not said what was used, it was what was claimed."""
         for taken, grants in self._rounds:
-            used: list[int] = []
-            for grant in grants:
-                used += [claim.amount for claim in grant.claims] if grant.amounts is None else grant.amounts
-            self._store.settle(taken, used)
+            self._store.settle(taken, _used(grants))
         self._rounds = []
-
-    def _identity(self, exchange: Exchange) -> str:
-        return f"{exchange.id}.{len(self._rounds)}" if self._rounds else exchange.id
 
     def _refuse(self, exchange: Exchange, taken: Taken, refusing: Grant) -> None:
         """Raises, where its plugin does not let the exchange go on without."""
@@ -114,11 +132,13 @@ class Admission:
             self._store.settle(taken, [0] * len(taken.claims))
             for grant in grants:
                 grant.is_taken = False
-        self._pending, self._rounds = [], []
+        self.pending, self._rounds = [], []
 
 
-def _claims(grants: Sequence[Grant]) -> Sequence[Claim]:
-    return grants[0].claims if len(grants) == 1 else [claim for grant in grants for claim in grant.claims]
+def _used(grants: Sequence[Grant]) -> Sequence[int]:
+    if len(grants) == 1 and grants[0].amounts is not None:
+        return grants[0].amounts
+    return [amount for grant in grants for amount in grant.used()]
 
 
 def _told(grants: Sequence[Grant], taken: Taken) -> Grant | None:

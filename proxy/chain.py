@@ -67,52 +67,56 @@ class Chain:
         self._on_failure = on_failure
         self._on_request = self._with("on_request")
         self.sees_requests = bool(self._on_request)
-        self._on_response = tuple(reversed(self._with("on_response")))
+        self._on_response = self._with("on_response")[::-1]
         self.sees_responses = bool(self._on_response)
-        completing = tuple(reversed(self._with("on_complete")))
-        self._on_complete = tuple((place, plugin) for place, plugin in completing if _is_async(plugin.on_complete))
-        self._completes = tuple((place, plugin) for place, plugin in completing if not _is_async(plugin.on_complete))
+        completing = self._with("on_complete")[::-1]
+        self._on_complete = tuple(each for each in completing if _is_async(each[2]))
+        self._completes = tuple(each for each in completing if not _is_async(each[2]))
         self.completes_on_task = bool(self._on_complete)
         self._select_targets = self._with("select_targets")
         self._on_attempt = self._with("on_attempt")
         self.sees_attempts = bool(self._on_attempt)
         self._on_attempt_end = self._with("on_attempt_end")
 
-    def _with(self, hook: str) -> tuple[tuple[int, Plugin[Any]], ...]:
-        return tuple((place, plugin) for place, plugin in enumerate(self.plugins) if overrides(plugin, hook))
+    def _with(self, hook: str) -> tuple[tuple[int, Plugin[Any], Callable[..., Any]], ...]:
+        """The places of those that have such a hook, themselves, and their hook."""
+        having = ((place, plugin) for place, plugin in enumerate(self.plugins) if overrides(plugin, hook))
+        return tuple((place, plugin, getattr(plugin, hook)) for place, plugin in having)
 
     async def on_request(self, exchange: Exchange) -> Response | None:
-        for place, plugin in self._on_request:
+        response: Response | None
+        for place, plugin, hook in self._on_request:
             exchange.entered = place + 1
             exchange.answered_by = plugin
             try:
-                answer = plugin.on_request(exchange)
-                response = answer if answer is None or isinstance(answer, Response) else await answer
+                response = hook(exchange)
                 if response is not None:
-                    _check_answer(response)
+                    response = _checked_answer(response if isinstance(response, Response) else await response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
                 self.judge(plugin, error)
             else:
                 if response is not None:
-                    await _admitted(exchange)
-                    return response
-        exchange.answered_by = None
-        exchange.entered = len(self.plugins)
-        await _admitted(exchange)
-        return None
+                    break
+        else:
+            exchange.answered_by, exchange.entered, response = None, len(self.plugins), None
+        if exchange.admission is not None:  # what plugins claim of limits is taken where the request has passed all
+            waiting = exchange.admission.decide(exchange)
+            if waiting is not None:
+                await waiting
+        return response
 
     def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
-        for _, plugin in self._select_targets:
+        for _, plugin, hook in self._select_targets:
             try:
-                targets = plugin.select_targets(exchange, targets)
+                targets = hook(exchange, targets)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
                 self.judge(plugin, error)
         return targets
 
     async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
-        for _, plugin in self._on_attempt:
+        for _, plugin, hook in self._on_attempt:
             try:
-                waiting = plugin.on_attempt(exchange, attempt)
+                waiting = hook(exchange, attempt)
                 if waiting is not None:
                     await waiting
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
@@ -123,23 +127,22 @@ class Chain:
         if attempt.is_over:
             return
         attempt.is_over = True
-        for _, plugin in self._on_attempt_end:
+        for _, plugin, hook in self._on_attempt_end:
             try:
-                plugin.on_attempt_end(exchange, attempt)
+                hook(exchange, attempt)
             except Exception:  # noqa: BLE001 - a plugin may raise anything
                 self.count(plugin, "on_attempt_end")
 
     async def on_response(self, exchange: Exchange, response: Response) -> tuple[Response, list[Placed]]:
         """The stages, in the order that the body meets them; a closed plugin that fails puts an error in its place."""
         stages: list[Placed] = []
-        for place, plugin in self._on_response:
+        for place, plugin, hook in self._on_response:
             if place >= exchange.entered or plugin is exchange.answered_by:
                 continue
             try:
-                made = plugin.on_response(exchange, response)
-                stage = made if made is None or isinstance(made, Stage) else await made
+                stage = hook(exchange, response)
                 if stage is not None:
-                    _check_stage(stage, response)
+                    stage = _checked_stage(stage if isinstance(stage, Stage) else await stage, response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
                 refusal = self.refusal(plugin, error)
                 if refusal is not None:
@@ -162,21 +165,19 @@ class Chain:
 
     async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
         """Those that may wait."""
-        for place, plugin in self._on_complete:
+        for place, plugin, hook in self._on_complete:
             if place < exchange.entered or plugin.sees_all:
                 try:
-                    completing = plugin.on_complete(exchange, outcome)
-                    assert completing is not None
-                    await completing
+                    await hook(exchange, outcome)
                 except Exception:  # noqa: BLE001 - a plugin may raise anything
                     self.count(plugin, "on_complete")
 
     def complete(self, exchange: Exchange) -> None:
         """Those that need not wait."""
-        for place, plugin in self._completes:
+        for place, plugin, hook in self._completes:
             if place < exchange.entered or plugin.sees_all:
                 try:
-                    plugin.on_complete(exchange, exchange.outcome or Outcome.CLIENT_ABORT)
+                    hook(exchange, exchange.outcome or Outcome.CLIENT_ABORT)
                 except Exception:  # noqa: BLE001 - a plugin may raise anything
                     self.count(plugin, "on_complete")
 
@@ -204,12 +205,6 @@ class Chain:
         return PluginFailed(f"the plugin '{plugin.name}' failed, and it does not let requests pass when it does")
 
 
-async def _admitted(exchange: Exchange) -> None:
-    """What plugins claim of limits is taken where the request has passed all, or is answered. Raises the refusal."""
-    if exchange.admission is not None:
-        await exchange.admission.decided(exchange)
-
-
 def _is_async(hook: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(hook))
 
@@ -223,13 +218,15 @@ def mode_of(plugin: Plugin[Any]) -> FailureMode:
     return plugin.failure_mode if mode is None else mode
 
 
-def _check_answer(response: Response) -> None:
-    if not isinstance(response, Response):
+def _checked_answer(response: Response | None) -> Response | None:
+    if response is not None and not isinstance(response, Response):
         raise TypeError(f"on_request returns a Response or None, not {type(response).__name__}")
+    return response
 
 
-def _check_stage(stage: Stage, response: Response) -> None:
-    if not isinstance(stage, Stage):
+def _checked_stage(stage: Stage | None, response: Response) -> Stage | None:
+    if stage is not None and not isinstance(stage, Stage):
         raise TypeError(f"on_response returns a Stage or None, not {type(stage).__name__}")
     if isinstance(stage, EventTap | EventFilter) and not response.is_event_stream:
         raise TypeError(f"{type(stage).__name__} reads events, but this response is not an event stream")
+    return stage

@@ -330,7 +330,7 @@ class Request:
 class Response:
     """An answer: an upstream's, whose body is still to come, or one that Weir or a plugin made, with its `body`."""
 
-    __slots__ = ("_fields", "_headers", "_index", "body", "error", "head_at", "incoming", "reason", "status")
+    __slots__ = ("_fields", "_headers", "_index", "_lines", "body", "error", "head_at", "incoming", "reason", "status")
 
     def __init__(self, status: int, *, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
         self.status = status
@@ -340,6 +340,7 @@ class Response:
         self.error: ProxyError | None = None
         self.incoming: Flow | None = None
         self._fields: Fields = []
+        self._lines = b""
         self._index: dict[bytes, bytes] | None = None
         self._headers: CIMultiDict[str] | None = CIMultiDict(headers) if headers else None
 
@@ -371,8 +372,8 @@ class Response:
     @property
     def headers(self) -> CIMultiDict[str]:
         """Decoded when first looked at: most answers pass without."""
-        if self._headers is None:
-            self._headers = decode(self._fields)
+        if self._headers is None or self._lines:
+            self._headers = decode(self.fields())
         return self._headers
 
     @property
@@ -387,15 +388,27 @@ class Response:
 
     def field(self, name: bytes) -> bytes:
         """The value of that (lower-case) name, or nothing, without decoding the header."""
+        if name in self._lines:
+            self.fields()
         if self._headers is not None or self._index is None:
-            self._index = {key.lower(): value for key, value in self.fields()}
+            self._index = {key.lower(): value for key, value in self._read()}
         return self._index.get(name, b"")
 
     def fields(self) -> Fields:
+        fields = self._read()
+        if self._lines:
+            added = [(name, value) for name, _, value in (line.partition(b": ") for line in self._lines.splitlines())]
+            fields = self._fields = fields + added
+            self._lines, self._headers, self._index = b"", None, None
+        return fields
+
+    def _read(self) -> Fields:
         return self._fields if self._headers is None else unbroken(encode(self._headers))
 
     def set_fields(self, fields: Mapping[bytes, bytes]) -> None:
         """These (lower-case) names have these values from now on; a header that nobody has decoded stays bytes."""
+        if self._lines:
+            self.fields()
         if self._headers is not None:
             self._headers.update(decode(list(fields.items())))
             return
@@ -404,13 +417,18 @@ class Response:
         self._fields = [*self._fields, *fields.items()]
         self._index = {**self._index, **fields} if self._index is not None else None
 
-    def put_fields(self, fields: Fields, *, instead_of: bytes) -> None:
-        """Add these to the header, without decoding it, and drop what begins with that (lower-case) text."""
-        kept, known = self.fields(), self._index if self._headers is None else None
+    def put_lines(self, lines: bytes, *, instead_of: bytes) -> None:
+        """Add these (lower-case) lines to the header as they are, and drop what begins with that (lower-case) text."""
+        known = self._index if self._headers is None and not self._lines else None
         if known is None or instead_of in b"\n".join(known):
-            kept, known = [field for field in kept if not field[0].lower().startswith(instead_of)], None
-        self._fields, self._headers = kept + fields, None
-        self._index = None if known is None else {**known, **dict(fields)}
+            self._fields = [field for field in self.fields() if not field[0].lower().startswith(instead_of)]
+            self._headers = self._index = None
+        self._lines = lines
+
+    def take_lines(self) -> bytes:
+        """What was added as lines, to be written behind `fields()`, which have it no more."""
+        lines, self._lines = self._lines, b""
+        return lines
 
 
 class Exchange:

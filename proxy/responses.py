@@ -188,7 +188,7 @@ def _answer(exchange: Exchange, response: Response) -> Answer:
 
 
 def _start(exchange: Exchange, response: Response, relay: Pipe, downstream: Downstream) -> None:
-    fields = response.fields()
+    added, fields = response.take_lines(), response.fields()
     is_framed = bool(response.field(b"content-length"))
     if isinstance(relay, StreamRelay):
         is_decoded = isinstance(relay, EventRelay)
@@ -203,7 +203,7 @@ def _start(exchange: Exchange, response: Response, relay: Pipe, downstream: Down
     if downstream.is_early:
         downstream.is_early = False
         return
-    own = _own_lines(exchange, has_id=bool(response.field(b"x-request-id")))
+    own = added + _own_lines(exchange, has_id=bool(response.field(b"x-request-id")))
     downstream.start(response.status, response.reason, fields, own, is_framed=is_framed)
 
 

@@ -138,10 +138,10 @@ class Claims(Plugin[PluginConfig]):
 
 
 async def test_a_store_that_is_away_and_must_not_be_is_a_503(monkeypatch):
-    async def away(*_):
+    def away(*_):
         raise StoreDown("it does not answer", headers={"retry-after": "1"})
 
-    monkeypatch.setattr(Memory, "take", away)
+    monkeypatch.setattr(Memory, "take_now", away)
     claims = {"claims": {"use": f"{__name__}:Claims"}}
     async with testing.upstream(testing.chat("hi")) as upstream, testing.weir(upstream, [claims]) as weir:
         answer = await testing.ask(weir, {"model": "m"})

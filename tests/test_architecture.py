@@ -11,14 +11,14 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream admission store store.counts store.pipe",
+    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream admission store store.counts",
     "store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
     "store.memory store.commands store.topology exchange scalars prices source relay realtime fault upstream.dial upstream.incoming",
-    "services store.servers",
-    "store.leases store.link metrics routing keys preview json_relay static consumption tariff targets upstream.health splice flight upstream.credentials",
-    "store.debts plugin config balance buffer refusals server tunnel upstream.connection",
-    "registry attempts upstream.pool store.shared",
-    "chain upstream.openai",
+    "services store.pipe",
+    "store.leases store.servers metrics routing keys preview json_relay static consumption tariff targets upstream.health splice flight upstream.credentials",
+    "store.link plugin config balance buffer refusals server tunnel upstream.connection",
+    "store.debts registry attempts upstream.pool",
+    "store.shared chain upstream.openai",
     "responses upstream.azure upstream.tgi",
     "gateway",
     "app",

@@ -187,25 +187,24 @@ def test_facts_are_found_by_their_key():
     assert repr(COUNT) == "Key('count')"
 
 
-def limited(*names: str) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), b"1") for name in names]
+LIMITED = b"x-ratelimit-limit-requests: 1\r\n"
 
 
 @pytest.mark.parametrize("is_looked_at", [False, True], ids=["as bytes", "decoded"])
-def test_fields_take_the_place_of_those_that_begin_so(is_looked_at):
+def test_lines_take_the_place_of_those_that_begin_so(is_looked_at):
     response = Response(200, headers={"Content-Type": "text/event-stream", "X-RateLimit-Limit-Tokens": "5"})
     if not is_looked_at:
         response._fields, response._headers = response.fields(), None
-    response.put_fields(limited("x-ratelimit-limit-requests"), instead_of=b"x-ratelimit-")
-    assert response.fields() == [(b"Content-Type", b"text/event-stream"), (b"x-ratelimit-limit-requests", b"1")]
+    response.put_lines(LIMITED, instead_of=b"x-ratelimit-")
     assert response.is_event_stream
     assert (response.field(b"x-ratelimit-limit-requests"), response.field(b"x-ratelimit-limit-tokens")) == (b"1", b"")
+    assert response.fields() == [(b"Content-Type", b"text/event-stream"), (b"x-ratelimit-limit-requests", b"1")]
 
 
-def test_fields_that_are_only_added_leave_what_is_known_of_the_header():
+def test_lines_that_are_only_added_leave_what_is_known_of_the_header():
     response = Response(200)
     response._fields, response._index = [(b"Content-Type", b"a/b")], {b"content-type": b"a/b"}
-    response.put_fields(limited("x-left"), instead_of=b"x-left")
+    response.put_lines(b"x-left: 1\r\n", instead_of=b"x-left")
     assert (response.content_type, response.field(b"x-left")) == (b"a/b", b"1")
     assert (response.headers["content-type"], response.headers["x-left"]) == ("a/b", "1")
 
@@ -257,3 +256,26 @@ def test_also_where_somebody_has_decoded_the_header():
     response.headers["x-a"] = "b"
     response.set_fields({b"vary": b"authorization"})
     assert sorted(fields(response)) == [(b"content-type", b"text/plain"), (b"vary", b"authorization"), (b"x-a", b"b")]
+
+
+@pytest.mark.parametrize("is_decoded", [False, True])
+def test_lines_are_added_in_place_of_others_and_whoever_looks_sees_them(is_decoded):
+    response = answered()
+    response.set_fields({b"x-a-left": b"9"})
+    if is_decoded:
+        assert response.headers["x-a-left"] == "9"
+    response.put_lines(b"x-a-left: 5\r\nx-a-limit: 7\r\n", instead_of=b"x-a-")
+    assert response.field(b"x-a-left") == b"5"
+    response.put_lines(b"x-a-left: 4\r\n", instead_of=b"x-a-")
+    assert (response.headers.getall("x-a-left"), "x-a-limit" in response.headers) == (["4"], False)
+    response.put_lines(b"x-b: 1\r\n", instead_of=b"x-b")
+    assert fields(response)[-2:] == [(b"x-a-left", b"4"), (b"x-b", b"1")]
+    assert response.take_lines() == b""
+
+
+def test_lines_that_nobody_looks_at_stay_lines():
+    response = answered()
+    response.put_lines(b"x-a: 5\r\n", instead_of=b"x-a")
+    assert response.field(b"vary") == b"origin"
+    assert response.take_lines() == b"x-a: 5\r\n"
+    assert fields(response) == [(b"content-type", b"text/plain"), (b"vary", b"origin")]

@@ -16,10 +16,10 @@ from plugins.failover.settings import FailoverConfig
 from proxy.plugin import FailureMode, Fault, Hold, Key, Kind, Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from plugins.failover.policy import Turn
-    from proxy.plugin import Attempt, Exchange, Response, Services, Target
+    from proxy.plugin import Attempt, Exchange, Request, Response, Services, Target
 
 RESIGNED: Key[bool] = Key("no upstream is tried any more")
 SOONEST = 0.001
@@ -50,11 +50,12 @@ class Failover(Plugin[FailoverConfig]):
         yield
 
     @override
-    async def on_request(self, exchange: Exchange) -> None:
+    def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
         """What shall be sent again must be at hand; files are left to stream through."""
         request = exchange.request
         if request.at_hand is None and self._most > 1 and not keeps(request):
-            await request.body()
+            return _read(request)
+        return None
 
     @override
     def select_targets(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target]:
@@ -136,6 +137,10 @@ class Failover(Plugin[FailoverConfig]):
     def _is_free(self, turn: Turn, others: Sequence[Target]) -> bool:
         """A move to what serves, or needs nobody to serve it."""
         return not turn.again and (_is_static(others[0]) or others[0].upstream in self._budget.serving)
+
+
+async def _read(request: Request) -> None:
+    await request.body()
 
 
 def _untried(exchange: Exchange) -> Sequence[Target]:

@@ -12,7 +12,7 @@ from plugins.rate_limit.settings import DIMENSIONS, TOKENS
 from proxy.plugin import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from plugins.rate_limit.settings import Limits
     from proxy.plugin import Rate, Usage, WhenDown
@@ -47,16 +47,47 @@ class Dimension:
     remaining: bytes
     counts_tokens: bool
 
-    def claimed(self, given: int, made: int) -> Claim:
-        """Never more than the limit: what is too much for it would never pass, however long one waits."""
-        kind, subject, key, limit, _, seconds, when_down = self.claim
-        amount = (given if self.gives else 0) + (made if self.makes else 0)
-        return Claim(kind, subject, key, limit, min(amount, limit), seconds, when_down)
 
-    def used(self, usage: Usage) -> int:
-        if not self.counts_tokens:
-            return 1
-        return (usage.input_tokens if self.gives else 0) + (usage.output_tokens if self.makes else 0)
+class Bounds:
+    """All limits of one subject, compiled: what a request claims of them, has used of them, and is told of them."""
+
+    def __init__(self, subject: str, dims: Sequence[Dimension]) -> None:
+        self.subject = subject
+        self.dims = dims
+        self._tokens = [(place, dim.gives, dim.makes, dim.claim) for place, dim in enumerate(dims) if dim.counts_tokens]
+        self.counts_tokens = bool(self._tokens)
+        self._claims = [dim.claim for dim in dims]
+        self._ones = [1] * len(dims)
+        self.untold = self.claims(0, 0)
+        """The claims of a request that will use no tokens."""
+        is_simple = len({dim.name for dim in dims}) == len(dims)
+        self._lines = b"".join(map(_written, dims)) if is_simple else b""
+
+    def claims(self, given: int, made: int) -> Sequence[Claim]:
+        """Never more than the limit: what is too much for it would never pass, however long one waits."""
+        claims = self._claims.copy()
+        for place, gives, makes, (kind, subject, key, limit, _, seconds, when_down) in self._tokens:
+            amount = min(given * gives + made * makes, limit)
+            claims[place] = Claim(kind, subject, key, limit, amount, seconds, when_down)
+        return claims
+
+    def used(self, usage: Usage) -> Sequence[int]:
+        used = self._ones.copy()
+        for place, gives, makes, _ in self._tokens:
+            used[place] = usage.input_tokens * gives + usage.output_tokens * makes
+        return used
+
+    def told(self, remaining: Sequence[int]) -> bytes:
+        """The lines of an answer's header."""
+        return self._lines % tuple(remaining) if self._lines else lines(self.standings(remaining))
+
+    def standings(self, remaining: Sequence[int]) -> Iterable[tuple[Dimension, int]]:
+        return zip(self.dims, remaining, strict=True)
+
+
+def _written(dim: Dimension) -> bytes:
+    """Its lines, with a place for what remains."""
+    return b"".join([b"%b: %b\r\n" % field for field in (*dim.fields, (dim.remaining, b"%d"))])
 
 
 def dimensions(limits: Limits, owner: Owner) -> list[Dimension]:
@@ -124,6 +155,10 @@ def told(standings: Iterable[tuple[Dimension, int]]) -> list[Field]:
         fields += dimension.fields
         fields.append((dimension.remaining, b"%d" % left))
     return fields
+
+
+def lines(standings: Iterable[tuple[Dimension, int]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in told(standings)])
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ WEIGHT = 0.1
 REMEMBERED = 10_000
 
 _LONGEST = re.compile(rb'"max_(?:completion_|output_|new_)?tokens"\s*:\s*([0-9]{1,9})\b')
+_RARE = re.compile(rb'"(?:n"|best_of"|data:)')
 _CHOICES = re.compile(rb'"(?:n|best_of)"\s*:\s*([0-9]{1,4})\b')
 
 
@@ -27,18 +28,29 @@ def input_tokens(request: Request, body: bytes) -> int:
     return prompt_tokens(request) if b'"data:' in body else -(-len(body) // BYTES_PER_TOKEN)
 
 
+def estimate(request: Request, body: bytes) -> tuple[int, int | None, int]:
+    """Tokens of the prompt, what an answer may have at most, and how many it asks for; the body is read only once."""
+    most = 0 if request.endpoint == "embeddings" else longest(body)
+    if _RARE.search(body) is None:
+        return -(-len(body) // BYTES_PER_TOKEN), most, 1
+    return input_tokens(request, body), most, choices(body)
+
+
 def longest(body: bytes) -> int | None:
-    """What an answer may have at most. The body is searched, not parsed: text within it has other quotes."""
-    begin = body.find(b'"max_')
-    found = _LONGEST.search(body, begin) if begin >= 0 else None
+    """What an answer may have at most. The body is searched, not parsed: text within it has other quotes.
+
+    From its end, where clients say so.
+    """
+    last = body.rfind(b'"max_')
+    if last < 0:
+        return None
+    found = _LONGEST.match(body, last) or _LONGEST.search(body)
     return int(found[1]) if found else None
 
 
 def choices(body: bytes) -> int:
     """How many answers it asks for."""
-    if b'"n"' not in body and b'"best_of"' not in body:
-        return 1
-    return min(max(1, *(int(number) for number in _CHOICES.findall(body)), 1), MOST_CHOICES)
+    return min(max(1, 1, *map(int, _CHOICES.findall(body))), MOST_CHOICES)
 
 
 class Answers:

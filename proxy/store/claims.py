@@ -54,14 +54,14 @@ class Taken:
         identity: str,
         claims: Sequence[Claim],
         remaining: Sequence[int],
-        *,
         at: float,
+        *,
         refused: int | None = None,
         wait: float = 0.0,
     ) -> None:
         """`at`: when it was taken, by the clock of this process.
 
-        `is_local`: a shared store did not decide it; `mirror`: what it is for the memory that counts along.
+        `is_local`: a shared store did not decide it; `mirror`: the claims as the memory has them that counts along.
         """
         self.identity = identity
         self.claims = claims
@@ -70,7 +70,7 @@ class Taken:
         self.wait = wait
         self.at = at
         self.is_local = self.is_freed = False
-        self.mirror: Taken | None = None
+        self.mirror: Sequence[Claim] = ()
 
 
 class Store(ABC):
@@ -84,7 +84,9 @@ class Store(ABC):
         """
         if exchange.admission is None:
             exchange.admission = Admission(self)
-        return exchange.admission.add(claims, refuse)
+        grant = Grant(claims, refuse)
+        exchange.admission.pending.append(grant)
+        return grant
 
     async def get(self, key: str, exchange: Exchange) -> bytes | None:
         """The value, if there is one; what the exchange claims is taken in the same step. Raises its refusal."""
@@ -112,6 +114,10 @@ class Store(ABC):
     @abstractmethod
     def put(self, key: str, value: bytes, seconds: float) -> None:
         """Keep a value, for `seconds` at most; nobody waits for it."""
+
+    @abstractmethod
+    def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken | None:
+        """As `take`, where nobody has to be waited for; else None, and nothing was asked."""
 
     @abstractmethod
     async def take(self, identity: str, claims: Sequence[Claim]) -> Taken:

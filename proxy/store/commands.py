@@ -50,8 +50,8 @@ def take(identity: str, claims: Sequence[Claim], slot_ms: int) -> Command:
     """What follows `EVALSHA sha`."""
     said = _keys(identity, claims[0].subject, claims)
     said += (identity, slot_ms)
-    for claim in claims:
-        said += (claim.kind, claim.limit, claim.amount, _ms(claim.seconds))
+    for kind, _, _, limit, amount, seconds, _ in claims:
+        said += (kind, limit, amount, _ms(seconds))
     return tuple(said)
 
 
@@ -80,13 +80,16 @@ def renew(subject: str, name: str, slot_ms: int, identities: Iterable[str]) -> C
 
 def taken(identity: str, claims: Sequence[Claim], parts: Sequence[Sequence[int]], answers: Sequence[Answer]) -> Taken:
     """Of the answers to each part of the claims: all are taken, or it is refused by the one that waits longest."""
+    if len(parts) == 1:
+        place, wait, *left = answers[0]
+        return Taken(identity, claims, left, 0.0, refused=place - 1 if place else None, wait=wait / 1000)
     remaining, refused, longest = [0] * len(claims), None, -1
     for part, (refusing, wait, *left) in zip(parts, answers, strict=True):
         for place, rest in zip(part, left, strict=True):
             remaining[place] = rest
         if refusing and wait > longest:
             refused, longest = part[refusing - 1], wait
-    return Taken(identity, claims, remaining, at=0.0, refused=refused, wait=max(longest, 0) / 1000)
+    return Taken(identity, claims, remaining, 0.0, refused=refused, wait=max(longest, 0) / 1000)
 
 
 def _keys(identity: str, subject: str, claims: Sequence[Claim]) -> list[str | int]:

@@ -2,13 +2,15 @@
 
 A window is counted in slices: what was taken within a slice counts until the window has passed for the whole of it,
 so that never more than the limit is taken in any such span, and room comes back a sixtieth of it late at the most.
+
+Of each, `taken` is what counts, and `fresh` the part of it that goes with what is taken now: both are right `until`
+then, may be added to as long, and are right again after a `roll`. So who counts for every request has only to add.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
 
 SLICES = 60
 
@@ -16,84 +18,93 @@ SLICES = 60
 class Window:
     """What was taken in the last `seconds`."""
 
-    __slots__ = ("_forget_at", "_last", "_seconds", "_slices", "_used", "_width")
+    __slots__ = ("_ends", "_seconds", "_slices", "_width", "fresh", "taken", "until")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._width = seconds / SLICES
-        self._last: list[Any] = [-math.inf, 0]
-        self._slices: deque[list[Any]] = deque()  # when it ends, the amount; the oldest first
-        self._forget_at = math.inf
-        self._used = 0
+        self._slices: deque[tuple[float, int]] = deque()  # those before: when each ends, its amount
+        self._ends = self.until = -math.inf
+        self.taken = self.fresh = 0
+
+    def roll(self, now: float) -> None:
+        if now >= self._ends:
+            self._slices.append((self._ends, self.fresh))
+            ends = (now // self._width + 1) * self._width
+            self._ends, self.fresh = ends if ends > now else ends + self._width, 0
+        while self._slices and self._slices[0][0] + self._seconds <= now:
+            self.taken -= self._slices.popleft()[1]
+        self.until = min(self._ends, self._slices[0][0] + self._seconds) if self._slices else self._ends
 
     def used(self, now: float) -> int:
-        if now >= self._forget_at:
-            self._forget(now)
-        return self._used
+        if now >= self.until:
+            self.roll(now)
+        return self.taken
 
     def add(self, now: float, amount: int) -> None:
-        if now >= self._last[0]:
-            self._begin(now)
-        self._last[1] += amount
-        self._used += amount
+        if now >= self.until:
+            self.roll(now)
+        self.taken += amount
+        self.fresh += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
         """As if this had been known when it was taken, `at`; what has no place there any more counts from now on."""
-        self.used(now)
-        for slice_ in reversed(self._slices):
-            if slice_[0] - self._width <= at < slice_[0]:
-                more = max(more, -slice_[1])
-                slice_[1] += more
-                self._used += more
-                return
-        if more > 0:
+        if now >= self.until:
+            self.roll(now)
+        if at >= self._ends - self._width:
+            more = max(more, -self.fresh)
+            self.fresh += more
+            self.taken += more
+        elif not self._has_corrected(at, more) and more > 0:
             self.add(now, more)
+
+    def _has_corrected(self, at: float, more: int) -> bool:
+        for place in range(len(self._slices) - 1, -1, -1):
+            ends, amount = self._slices[place]
+            if ends - self._width <= at < ends:
+                more = max(more, -amount)
+                self._slices[place] = (ends, amount + more)
+                self.taken += more
+                return True
+        return False
 
     def seconds_until(self, most: int, now: float) -> float:
         """Until no more than `most` is used, if nothing else is taken."""
         over, free_at = self.used(now) - most, now
-        for ends, amount in self._slices:
+        for ends, amount in (*self._slices, (self._ends, self.fresh)):
             if over <= 0:
                 break
+            if not amount:
+                continue
             over -= amount
             free_at = ends + self._seconds
         return free_at - now
 
     def idle_at(self) -> float:
         """When nothing of it is left, if nothing else is taken."""
-        return float(self._last[0] + self._seconds)
-
-    def _begin(self, now: float) -> None:
-        ends = (now // self._width + 1) * self._width
-        self._last = [ends if ends > now else ends + self._width, 0]
-        self._slices.append(self._last)
-        if len(self._slices) == 1:
-            self._forget_at = self._last[0] + self._seconds
-
-    def _forget(self, now: float) -> None:
-        slices = self._slices
-        while slices and slices[0][0] + self._seconds <= now:
-            self._used -= slices.popleft()[1]
-        self._forget_at = slices[0][0] + self._seconds if slices else math.inf
+        return self._ends + self._seconds
 
 
 class Total:
     """What was taken since the first time, until `seconds` after it."""
 
-    __slots__ = ("_ends_at", "_seconds", "_used")
+    __slots__ = ("_seconds", "fresh", "taken", "until")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._ends_at = -math.inf
-        self._used = 0
+        self.until = -math.inf
+        self.taken = self.fresh = 0
+
+    def roll(self, now: float) -> None:
+        self.taken, self.until = 0, now + self._seconds
 
     def used(self, now: float) -> int:
-        return self._used if now < self._ends_at else 0
+        return self.taken if now < self.until else 0
 
     def add(self, now: float, amount: int) -> None:
-        if now >= self._ends_at:
-            self._used, self._ends_at = 0, now + self._seconds
-        self._used += amount
+        if now >= self.until:
+            self.roll(now)
+        self.taken += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
         del at
@@ -102,33 +113,38 @@ class Total:
             self.add(now, more)
 
     def seconds_until(self, most: int, now: float) -> float:
-        return self._ends_at - now if self.used(now) > most else 0.0
+        return self.until - now if self.used(now) > most else 0.0
 
     def idle_at(self) -> float:
-        return self._ends_at
+        return self.until
 
 
 class Slots:
     """What is taken now."""
 
-    __slots__ = ("_used",)
+    __slots__ = ("fresh", "taken")
+
+    until = math.inf
 
     def __init__(self) -> None:
-        self._used = 0
+        self.taken = self.fresh = 0
+
+    def roll(self, now: float) -> None:
+        """A slot has no time."""
 
     def used(self, now: float) -> int:
         del now
-        return self._used
+        return self.taken
 
     def add(self, now: float, amount: int) -> None:
         del now
-        self._used += amount
+        self.taken += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
         """A slot is given back as a whole, when its exchange ends."""
 
     def give_back(self, amount: int) -> None:
-        self._used = max(self._used - amount, 0)
+        self.taken = max(self.taken - amount, 0)
 
     def seconds_until(self, most: int, now: float) -> float:
         """Nobody knows."""
@@ -136,4 +152,4 @@ class Slots:
         return 0.0
 
     def idle_at(self) -> float:
-        return math.inf if self._used else -math.inf
+        return math.inf if self.taken else -math.inf

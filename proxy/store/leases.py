@@ -44,19 +44,26 @@ class Leases:
     def hold(self, identity: str, claims: Sequence[Claim]) -> None:
         for claim in claims:
             if claim.kind == "slot":
-                self._held.setdefault((claim.subject, claim.key), set()).add(identity)
+                place = (claim.subject, claim.key)
+                held = self._held.get(place)
+                if held is None:
+                    held = self._held[place] = set()
+                held.add(identity)
 
     def give_up(self, identity: str, claims: Sequence[Claim], servers: Servers | None) -> None:
+        """Redis hears of it before it is asked the next time, or when it is told what was used."""
         for claim in claims:
-            if claim.kind != "slot":
-                continue
-            place = (claim.subject, claim.key)
-            held = self._held.get(place, set())
-            held.discard(identity)
-            if not held:
-                self._held.pop(place, None)
-            if servers is not None:
-                servers.pipe(claim.subject).post(NOBODY, "ZREM", commands.key(*place), identity)
+            if claim.kind == "slot":
+                place = (claim.subject, claim.key)
+                self._let_go(place, identity)
+                if servers is not None:
+                    servers.pipe(claim.subject).post("ZREM", commands.key(*place), identity)
+
+    def _let_go(self, place: tuple[str, str], identity: str) -> None:
+        held = self._held.get(place, set())
+        held.discard(identity)
+        if not held:
+            self._held.pop(place, None)
 
     async def renew(self, servers: Servers) -> None:
         """A replica is one that holds a slot among the replicas."""
@@ -71,7 +78,7 @@ class Leases:
             self._alive.append(alive)
 
     def leave(self, servers: Servers) -> None:
-        servers.pipe(_REPLICAS).post(NOBODY, "ZREM", commands.key(_REPLICAS, _ALIVE), self._replica)
+        servers.pipe(_REPLICAS).send(NOBODY, "ZREM", commands.key(_REPLICAS, _ALIVE), self._replica)
 
     def _renewed(self, servers: Servers, place: tuple[str, str], held: Iterable[str]) -> asyncio.Future[int]:
         answer = asyncio.get_running_loop().create_future()

@@ -44,43 +44,59 @@ class Memory(Store):
     async def take(self, identity: str, claims: Sequence[Claim]) -> Taken:
         return self.take_now(identity, claims)
 
+    @override
     def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken:
-        now, fits = self._now(), True
+        now, fits = self.clock(), True
+        if len(self._counts) >= self._sweep_at:
+            self._sweep(now)
+        known = self._counts
         counts, remaining = [], []
         for claim in claims:
             _, subject, key, limit, amount, _, _ = claim
-            count = self._counts.get((subject, key)) or self._new(claim)
-            left = limit - amount - count.used(now)
-            fits = fits and left >= 0
+            count = known.get((subject, key)) or self._new(claim)
+            if now >= count.until:
+                count.roll(now)
+            left = limit - amount - count.taken
+            if left < 0:
+                fits = False
             counts.append((count, amount))
             remaining.append(left)
         if not fits:
             return _refused(identity, claims, [count for count, _ in counts], now)
         for count, amount in counts:
-            count.add(now, amount)
-        return Taken(identity, claims, remaining, at=now)
+            count.taken += amount
+            count.fresh += amount
+        return Taken(identity, claims, remaining, now)
 
-    def note(self, identity: str, claims: Sequence[Claim]) -> Taken:
-        """Count along what another store has decided."""
-        now = self._now()
+    def note(self, claims: Sequence[Claim]) -> float:
+        """Count along what another store has decided; when."""
+        now = self.clock()
         for claim in claims:
             self._count(claim).add(now, claim.amount)
-        return Taken(identity, claims, (), at=now)
+        return now
 
     @override
     def settle(self, taken: Taken, amounts: Sequence[int]) -> None:
-        for claim, amount in zip(taken.claims, amounts, strict=True):
+        self.correct(taken.claims, taken.at, amounts)
+
+    def correct(self, claims: Sequence[Claim], at: float, amounts: Sequence[int]) -> None:
+        for claim, amount in zip(claims, amounts, strict=True):
             if amount != claim.amount and claim.kind != "slot":
-                self._count(claim).correct(taken.at, self.clock(), amount - claim.amount)
+                self._count(claim).correct(at, self.clock(), amount - claim.amount)
 
     @override
     def free(self, taken: Taken) -> None:
-        if taken.is_freed:
-            return
-        taken.is_freed = True
-        for claim in taken.claims:
-            if claim.kind == "slot" and isinstance(count := self._count(claim), Slots):
-                count.give_back(claim.amount)
+        if not taken.is_freed:
+            taken.is_freed = True
+            self.give_back(taken.claims)
+
+    def give_back(self, claims: Sequence[Claim]) -> None:
+        """Their slots."""
+        for claim in claims:
+            if claim.kind == "slot":
+                count = self._counts.get((claim.subject, claim.key))
+                if isinstance(count, Slots):
+                    count.give_back(claim.amount)
 
     @override
     def bound(self, values: int, size: int) -> None:
@@ -101,12 +117,6 @@ class Memory(Store):
     @override
     def state(self) -> Mapping[str, Any]:
         return {"kind": "memory", "counts": len(self._counts), "values": len(self.values)}
-
-    def _now(self) -> float:
-        now = self.clock()
-        if len(self._counts) >= self._sweep_at:
-            self._sweep(now)
-        return now
 
     def _count(self, claim: Claim) -> Count:
         return self._counts.get((claim.subject, claim.key)) or self._new(claim)
@@ -184,7 +194,7 @@ def _refused(identity: str, claims: Sequence[Claim], counts: Sequence[Count], no
     ]
     wait, place = max(waits)
     remaining = [max(claim.limit - part, 0) for claim, part in zip(claims, used, strict=True)]
-    return Taken(identity, claims, remaining, at=now, refused=-place, wait=wait)
+    return Taken(identity, claims, remaining, now, refused=-place, wait=wait)
 
 
 async def _known(value: bytes | None) -> bytes | None:

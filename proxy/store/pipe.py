@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import hiredis
 from typing_extensions import override
 
+from proxy.store.commands import SCRIPTS, SHAS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from proxy.store.commands import Command
 
 MOMENT = 0.002
 GRACE = 0.001
@@ -58,8 +62,8 @@ class Pipe(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
-        self._waiting: deque[tuple[float, Waiter]] = deque()
-        self._is_leaving = False
+        self._is_sending = False
+        self._waiting: deque[tuple[float, Waiter, tuple[str, Command] | None]] = deque()
         self._later: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.failures = 0
@@ -75,23 +79,32 @@ class Pipe(asyncio.Protocol):
         return future
 
     def send(self, waiter: Waiter, *command: str | bytes | int) -> None:
-        """Leaves when the loop has nothing else to do, with all that waits."""
-        if self._queued(waiter, command) and not self._is_leaving:
-            self._is_leaving = True
-            self._loop.call_soon(self._flush)
+        self._write(waiter, command, None)
 
-    def post(self, waiter: Waiter, *command: str | bytes | int) -> None:
-        """Nobody is in a hurry: leaves with what is sent next, or a moment later, since each write costs as much."""
-        if self._queued(waiter, command) and not self._is_leaving and self._later is None:
+    def run(self, waiter: Waiter, script: str, command: Command) -> None:
+        """A server that has forgotten the script, without having done anything, gets its text."""
+        self._write(waiter, ("EVALSHA", SHAS[script], *command), (script, command))
+
+    def post(self, *command: str | bytes | int) -> None:
+        """Nobody waits for it: it goes with what is sent next, or a moment later, since each write costs as much."""
+        if self._transport is None:
+            return
+        if not self._is_sending and self._later is None:
             self._later = self._loop.call_later(MOMENT, self._flush)
+        self._queue(NOBODY, command, None)
 
-    def _queued(self, waiter: Waiter, command: tuple[str | bytes | int, ...]) -> bool:
+    def _write(self, waiter: Waiter, command: tuple[Any, ...], script: tuple[str, Command] | None) -> None:
         if self._transport is None:
             fail(waiter)
-            return False
+            return
+        if not self._is_sending:
+            self._is_sending = True
+            self._loop.call_soon(self._flush)
+        self._queue(waiter, command, script)
+
+    def _queue(self, waiter: Waiter, command: tuple[Any, ...], script: tuple[str, Command] | None) -> None:
         self._unsent.append(hiredis.pack_command(cast("Any", command)))
-        self._waiting.append((self._loop.time(), waiter))
-        return True
+        self._waiting.append((self._loop.time(), waiter, script))
 
     async def drain(self) -> None:
         """Wait for what was asked, as long as one may."""
@@ -112,9 +125,13 @@ class Pipe(asyncio.Protocol):
         try:
             reader.feed(data)
             while (answer := reader.gets()) is not False:
-                waiter = waiting.popleft()[1]
-                if not waiter.done():
-                    self.failures = 0
+                _, waiter, script = waiting.popleft()
+                if waiter.done():
+                    continue
+                self.failures = 0
+                if script is not None and _is_unknown(answer):
+                    self.send(waiter, "EVAL", SCRIPTS[script[0]], *script[1])
+                else:
                     waiter.set_result(answer)
         except (hiredis.ProtocolError, IndexError):  # whatever speaks there, it is no Redis
             self.close()
@@ -130,7 +147,7 @@ class Pipe(asyncio.Protocol):
         self._on_lost(self)
 
     def _flush(self) -> None:
-        data, self._unsent, self._is_leaving = b"".join(self._unsent), [], False
+        data, self._unsent, self._is_sending = b"".join(self._unsent), [], False
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -142,7 +159,7 @@ class Pipe(asyncio.Protocol):
     def _look(self) -> None:
         """Whether somebody has waited for too long."""
         self._timer = None
-        first = next((since for since, waiter in self._waiting if not waiter.done()), None)
+        first = next((since for since, waiter, _ in self._waiting if not waiter.done()), None)
         if first is None:
             return
         left = first + self._timeout - self._loop.time()
@@ -153,7 +170,7 @@ class Pipe(asyncio.Protocol):
     def _expire(self) -> None:
         self._timer = None
         now, is_late = self._loop.time(), False
-        for since, waiter in self._waiting:
+        for since, waiter, _ in self._waiting:
             if since + self._timeout > now:
                 break
             is_late = is_late or not waiter.done()
@@ -162,6 +179,11 @@ class Pipe(asyncio.Protocol):
             self.failures += 1
             self._on_late(self)
         self._look()
+
+
+def _is_unknown(answer: Any) -> bool:
+    """Whether it says that it does not know the script."""
+    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT")
 
 
 def fail(waiter: Waiter) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from proxy.store import topology
-from proxy.store.commands import SCRIPTS, SHAS
-from proxy.store.pipe import Pipe, Unanswered, fail
+from proxy.store.commands import SCRIPTS
+from proxy.store.pipe import Pipe, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -52,14 +52,7 @@ class Servers:
         return self._owners[bisect_right(self._begins, slot(subject)) - 1]
 
     def run(self, waiter: Waiter, script: str, subject: str, command: Command) -> None:
-        """A server that has forgotten the script, without having done anything, gets its text."""
-        pipe = self.pipe(subject)
-        pipe.send(_Learning(pipe, waiter, script, command), "EVALSHA", SHAS[script], *command)
-
-    def post(self, waiter: Waiter, script: str, subject: str, command: Command) -> None:
-        """Likewise, where nobody is in a hurry."""
-        pipe = self.pipe(subject)
-        pipe.post(_Learning(pipe, waiter, script, command), "EVALSHA", SHAS[script], *command)
+        self.pipe(subject).run(waiter, script, command)
 
     async def drain(self) -> None:
         for pipe in self.pipes:
@@ -68,29 +61,6 @@ class Servers:
     def close(self) -> None:
         for pipe in self.pipes:
             pipe.close()
-
-
-class _Learning:
-    __slots__ = ("_command", "_pipe", "_script", "_waiter")
-
-    def __init__(self, pipe: Pipe, waiter: Waiter, script: str, command: Command) -> None:
-        self._pipe = pipe
-        self._waiter = waiter
-        self._script = script
-        self._command = command
-
-    def done(self) -> bool:
-        return self._waiter.done()
-
-    def set_exception(self, error: BaseException, /) -> None:
-        del error
-        fail(self._waiter)
-
-    def set_result(self, answer: Any, /) -> None:
-        if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
-            self._pipe.send(self._waiter, "EVAL", SCRIPTS[self._script], *self._command)
-        else:
-            self._waiter.set_result(answer)
 
 
 def slot(subject: str) -> int:

@@ -24,7 +24,7 @@ from proxy.store.claims import Claim, Store, Taken
 from proxy.store.debts import Debt, Debts
 from proxy.store.leases import RENEW_SECONDS, SLOT_MS, Leases
 from proxy.store.link import Link
-from proxy.store.pipe import NOBODY, Unanswered
+from proxy.store.pipe import Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -68,13 +68,20 @@ class Shared(Store):
             await self._leave()
 
     @override
+    def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken | None:
+        return self._take_alone(identity, claims) if self._link.servers is None else None
+
+    @override
     async def take(self, identity: str, claims: Sequence[Claim]) -> Taken:
         servers = self._link.servers
         if servers is None:
             return self._take_alone(identity, claims)
         now, parts = self._memory.clock(), self._parts(claims)
+        sent = [_asked(servers, identity, _part(claims, part)) for part in parts]
         try:
-            answers = await self._ask(servers, identity, claims, parts)
+            answers = [self._told(await each) for each in sent]
+        except Unanswered:
+            return self._take_unsure(identity, claims, now)
         except asyncio.CancelledError:
             self._undo(identity, claims, now, is_sure=False)
             raise
@@ -82,8 +89,7 @@ class Shared(Store):
             return self._take_unsure(identity, claims, now)
         taken = commands.taken(identity, claims, parts, answers)
         if taken.refused is None:
-            taken.mirror = self._memory.note(identity, claims)
-            taken.at = now
+            taken.mirror, taken.at = claims, self._memory.note(claims)
             self._leases.hold(identity, claims)
         elif len(parts) > 1:  # what other servers have granted
             self._undo(identity, claims, now, is_sure=True)
@@ -91,8 +97,8 @@ class Shared(Store):
 
     @override
     def settle(self, taken: Taken, amounts: Sequence[int]) -> None:
-        if taken.mirror is not None:
-            self._memory.settle(taken.mirror, amounts)
+        if taken.mirror:
+            self._memory.correct(taken.mirror, taken.at, amounts)
         self._tell(taken.identity, taken.claims, amounts, taken.at, is_sure=not taken.is_local)
 
     @override
@@ -100,8 +106,7 @@ class Shared(Store):
         if taken.is_freed:
             return
         taken.is_freed = True
-        if taken.mirror is not None:
-            self._memory.free(taken.mirror)
+        self._memory.give_back(taken.mirror)
         self._leases.give_up(taken.identity, taken.claims, self._link.servers)
 
     @override
@@ -118,7 +123,7 @@ class Shared(Store):
     def put(self, key: str, value: bytes, seconds: float) -> None:
         if self._link.servers is not None:
             ms = max(int(seconds * 1000), 1)
-            self._link.servers.pipe(key).post(NOBODY, "SET", commands.key(key, "value"), value, "PX", ms)
+            self._link.servers.pipe(key).post("SET", commands.key(key, "value"), value, "PX", ms)
 
     @override
     def state(self) -> Mapping[str, Any]:
@@ -135,24 +140,12 @@ class Shared(Store):
     def _parts(self, claims: Sequence[Claim]) -> Parts:
         return commands.by_subject(claims) if self._is_cluster else (range(len(claims)),)
 
-    async def _ask(self, servers: Servers, identity: str, claims: Sequence[Claim], parts: Parts) -> list[Any]:
-        """All are sent before one is waited for. None where there is no answer."""
-        loop, sent = asyncio.get_running_loop(), []
-        for part in parts:
-            own = _part(claims, part)
-            sent.append(loop.create_future())
-            servers.run(sent[-1], "take", own[0].subject, commands.take(identity, own, SLOT_MS))
-        return [await self._answer(answer) for answer in sent]
-
-    async def _answer(self, answer: asyncio.Future[Any]) -> Any:
-        try:
-            told = await answer
-        except Unanswered:
+    def _told(self, answer: Any) -> Any:
+        """None where it is none."""
+        if isinstance(answer, hiredis.ReplyError):
+            self._link.complain(answer)
             return None
-        if isinstance(told, hiredis.ReplyError):
-            self._link.complain(told)
-            return None
-        return None if told == commands.ASKED_BEFORE else told
+        return None if answer == commands.ASKED_BEFORE else answer
 
     def _take_unsure(self, identity: str, claims: Sequence[Claim], now: float) -> Taken:
         """Redis may have taken the claims."""
@@ -174,7 +167,7 @@ class Shared(Store):
     ) -> None:
         now, servers = self._memory.clock(), self._link.servers
         for part in self._parts(claims):
-            debt = Debt(identity, _part(claims, part), _part(amounts, part), is_sure, taken_at, now)
+            debt = Debt(self._debts.owe, identity, _part(claims, part), _part(amounts, part), is_sure, taken_at, now)
             if servers is None:
                 self._debts.owe(debt)
             else:
@@ -188,10 +181,10 @@ class Shared(Store):
             raise StoreDown(what, headers={"retry-after": "1"})
         mirror = self._memory.take_now(identity, [self._share(claim) for claim in claims])
         remaining = [min(left, claim.limit) for left, claim in zip(mirror.remaining, claims, strict=True)]
-        taken = Taken(identity, claims, remaining, at=mirror.at, refused=mirror.refused, wait=mirror.wait)
+        taken = Taken(identity, claims, remaining, mirror.at, refused=mirror.refused, wait=mirror.wait)
         taken.is_local = True
         if mirror.refused is None:
-            taken.mirror = mirror
+            taken.mirror = mirror.claims
             self._leases.hold(identity, claims)
         return taken
 
@@ -219,6 +212,12 @@ class Shared(Store):
         self._leases.leave(servers)
         await servers.drain()
         servers.close()
+
+
+def _asked(servers: Servers, identity: str, claims: Sequence[Claim]) -> asyncio.Future[Any]:
+    answer = asyncio.get_running_loop().create_future()
+    servers.run(answer, "take", claims[0].subject, commands.take(identity, claims, SLOT_MS))
+    return answer
 
 
 def _part(whole: Sequence[T], part: Sequence[int]) -> Sequence[T]:

@@ -115,7 +115,7 @@ def test_slices_stand_one_beside_the_other():
     for step in range(20_000):
         window.used(1e6 + step / 1000)
         window.add(1e6 + step / 1000, 1)
-        ends.append(window._last[0])
+        ends.append(window._ends)
     assert all(later - earlier == pytest.approx(1 / SLICES) for earlier, later in pairwise(dict.fromkeys(ends)))
 
 

@@ -65,11 +65,12 @@ def test_slots_are_given_back_once(clock):
 
 def test_what_another_store_decided_is_counted_along_even_above_the_limit(clock):
     store = Memory(clock)
-    taken = [store.note("a", [window(limit=1), SLOT]) for _ in range(3)]
+    claims = [window(limit=1), SLOT]
+    noted = [store.note(claims) for _ in range(3)]
     assert store.take_now("b", [window(limit=3)]).refused == 0
-    for each in taken:
-        store.settle(each, [0, 1])
-        store.free(each)
+    for at in noted:
+        store.correct(claims, at, [0, 1])
+        store.give_back(claims)
     assert store.take_now("b", [window(limit=3), SLOT]).remaining == [2, 1]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plugins.rate_limit.dimension import Owner, dimensions, duration, told
+from plugins.rate_limit.dimension import Bounds, Owner, dimensions, duration, lines, told
 from plugins.rate_limit.settings import Limits
 from proxy.plugin import Claim, Usage
 
@@ -42,8 +42,10 @@ def test_requests_at_the_same_time_are_slots():
 
 def test_each_counts_its_own_tokens():
     tokens = limits(requests="1/s", tokens="1000/min", input_tokens="2000/hour", output_tokens="3000/day", concurrent=1)
-    assert [dimension.used(Usage(30, 4)) for dimension in tokens] == [1, 34, 30, 4, 1]
-    assert [dimension.claimed(30, 4).amount for dimension in tokens if dimension.counts_tokens] == [34, 30, 4]
+    bounds = Bounds("bob", tokens)
+    assert bounds.used(Usage(30, 4)) == [1, 34, 30, 4, 1]
+    assert [claim.amount for claim in bounds.claims(30, 4)] == [1, 34, 30, 4, 1]
+    assert [claim.amount for claim in bounds.untold] == [1, 0, 0, 0, 1]
     assert [dimension.said for dimension in tokens][1:4] == [
         "1000 tokens per minute",
         "2000 input tokens per hour",
@@ -52,8 +54,8 @@ def test_each_counts_its_own_tokens():
 
 
 def test_more_than_the_limit_is_never_claimed():
-    (tokens,) = limits(tokens="1000/min")
-    assert tokens.claimed(5000, 1).amount == 1000
+    (claim,) = Bounds("bob", limits(tokens="1000/min")).claims(5000, 1)
+    assert claim.amount == 1000
 
 
 def test_limits_that_differ_are_counted_apart():
@@ -70,6 +72,12 @@ def test_of_several_limits_of_one_kind_the_one_nearest_to_its_end_is_told():
     second, day = limits(requests=["10/s", "1000/day"])
     assert (b"x-ratelimit-remaining-requests", b"9") in told([(second, 9), (day, 950)])
     assert (b"x-ratelimit-limit-requests", b"1000") in told([(second, 9), (day, 850)])
+
+
+@pytest.mark.parametrize("settings", [{"requests": "10/s", "concurrent": 5}, {"requests": ["10/s", "1000/day"]}])
+def test_what_is_compiled_is_told_like_what_is_not(settings):
+    dims = limits(**settings)
+    assert Bounds("bob", dims).told([3, 4]) == lines(zip(dims, [3, 4], strict=True))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from plugins.rate_limit.estimate import FIRST_GUESS, REMEMBERED, Answers, choices, input_tokens, longest
+from plugins.rate_limit.estimate import FIRST_GUESS, REMEMBERED, Answers, choices, estimate, input_tokens, longest
 from proxy import testing
 
 
@@ -30,6 +30,15 @@ def test_each_choice_is_an_answer():
     assert choices(body(n=3)) == choices(body(best_of=3)) == choices(body(n=2, best_of=3)) == 3
     assert choices(body(n=0)) == 1
     assert choices(body(n=5000)) == 128
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"n": 3}, {"best_of": 2, "max_tokens": 7}, {"max_tokens": 7, "user": "data:"}]
+)
+def test_a_body_that_is_read_once_says_the_same(settings):
+    asked = body(**settings)
+    request = testing.exchange(body=asked).request
+    assert estimate(request, asked) == (input_tokens(request, asked), longest(asked), choices(asked))
 
 
 def test_four_bytes_are_a_token_but_not_of_a_picture():

@@ -273,7 +273,7 @@ async def remaining(weir, limit: str = "tokens") -> int:
     await wire.until(lambda: not weir.in_flight)
     weir.gateway.settle()
     plugin = next(plugin for plugin in weir.plan.plugins if plugin.name == "rate_limit")
-    claim = next(dimension.claim for dimension in plugin._dimensions("bob") if dimension.name == limit)
+    claim = next(dimension.claim for dimension in plugin._bounds("bob").dims if dimension.name == limit)
     return (await weir.store.take("look", [claim._replace(amount=0)])).remaining[0]
 
 
