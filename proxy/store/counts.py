@@ -113,7 +113,7 @@ class Total:
             self.add(now, more)
 
     def seconds_until(self, most: int, now: float) -> float:
-        return self.until - now if self.used(now) > most else 0.0
+        return self.until - now if self.taken and self.used(now) > most else 0.0
 
     def idle_at(self) -> float:
         return self.until
