@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import hiredis
 from typing_extensions import override
 
-from proxy.store.commands import SCRIPTS, SHAS
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -81,9 +79,9 @@ class Pipe(asyncio.Protocol):
     def send(self, waiter: Waiter, *command: str | bytes | int) -> None:
         self._write(waiter, command, None)
 
-    def run(self, waiter: Waiter, script: str, command: Command) -> None:
-        """A server that has forgotten the script, without having done anything, gets its text."""
-        self._write(waiter, ("EVALSHA", SHAS[script], *command), (script, command))
+    def run(self, waiter: Waiter, sha: str, text: str, command: Command) -> None:
+        """A script. A server that has forgotten it, without having done anything, gets its text."""
+        self._write(waiter, ("EVALSHA", sha, *command), (text, command))
 
     def post(self, *command: str | bytes | int) -> None:
         """Nobody waits for it: it goes with what is sent next, or a moment later, since each write costs as much."""
@@ -130,7 +128,7 @@ class Pipe(asyncio.Protocol):
                     continue
                 self.failures = 0
                 if script is not None and _is_unknown(answer):
-                    self.send(waiter, "EVAL", SCRIPTS[script[0]], *script[1])
+                    self.send(waiter, "EVAL", script[0], *script[1])
                 else:
                     waiter.set_result(answer)
         except (hiredis.ProtocolError, IndexError):  # whatever speaks there, it is no Redis

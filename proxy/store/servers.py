@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from proxy.store import topology
-from proxy.store.commands import SCRIPTS
+from proxy.store.commands import SCRIPTS, SHAS
 from proxy.store.pipe import Pipe, Unanswered
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Servers:
         return self._owners[bisect_right(self._begins, slot(subject)) - 1]
 
     def run(self, waiter: Waiter, script: str, subject: str, command: Command) -> None:
-        self.pipe(subject).run(waiter, script, command)
+        self.pipe(subject).run(waiter, SHAS[script], SCRIPTS[script], command)
 
     async def drain(self) -> None:
         for pipe in self.pipes:
