@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from proxy.plugin import prompt_tokens
+from proxy.plugin import rough_prompt_tokens
 
 if TYPE_CHECKING:
     from proxy.plugin import Request
@@ -23,17 +23,12 @@ _RARE = re.compile(rb'"(?:n"|best_of"|data:)')
 _CHOICES = re.compile(rb'"(?:n|best_of)"\s*:\s*([0-9]{1,4})\b')
 
 
-def input_tokens(request: Request, body: bytes) -> int:
-    """Pictures within the body are not text."""
-    return prompt_tokens(request) if b'"data:' in body else -(-len(body) // BYTES_PER_TOKEN)
-
-
 def estimate(request: Request, body: bytes) -> tuple[int, int | None, int]:
     """Tokens of the prompt, what an answer may have at most, and how many it asks for; the body is read only once."""
     most = 0 if request.endpoint == "embeddings" else longest(body)
     if _RARE.search(body) is None:
         return -(-len(body) // BYTES_PER_TOKEN), most, 1
-    return input_tokens(request, body), most, choices(body)
+    return rough_prompt_tokens(request), most, choices(body)
 
 
 def longest(body: bytes) -> int | None:

@@ -3,8 +3,9 @@
 import orjson
 import pytest
 
-from plugins.rate_limit.estimate import FIRST_GUESS, REMEMBERED, Answers, choices, estimate, input_tokens, longest
+from plugins.rate_limit.estimate import FIRST_GUESS, REMEMBERED, Answers, choices, estimate, longest
 from proxy import testing
+from proxy.plugin import rough_prompt_tokens
 
 
 def body(**settings: object) -> bytes:
@@ -38,15 +39,15 @@ def test_each_choice_is_an_answer():
 def test_a_body_that_is_read_once_says_the_same(settings):
     asked = body(**settings)
     request = testing.exchange(body=asked).request
-    assert estimate(request, asked) == (input_tokens(request, asked), longest(asked), choices(asked))
+    assert estimate(request, asked) == (rough_prompt_tokens(request), longest(asked), choices(asked))
 
 
 def test_four_bytes_are_a_token_but_not_of_a_picture():
     plain = testing.exchange(body=body()).request
-    assert input_tokens(plain, body()) == -(-len(body()) // 4)
+    assert rough_prompt_tokens(plain) == -(-len(body()) // 4)
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * 100_000}"}}
     seen = body(messages=[{"role": "user", "content": [picture, {"type": "text", "text": "what is it"}]}])
-    assert input_tokens(testing.exchange(body=seen).request, seen) == 3
+    assert rough_prompt_tokens(testing.exchange(body=seen).request) == 3
 
 
 def test_answers_are_as_long_as_they_have_been_lately():
