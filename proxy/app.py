@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from proxy import admin, balance
+from proxy.attempt import Target
 from proxy.attempts import Attempts
 from proxy.chain import Chain
 from proxy.config import Match
-from proxy.exchange import PRINCIPAL, Target
+from proxy.exchange import PRINCIPAL
 from proxy.gateway import Gateway
 from proxy.lines import Lines
 from proxy.metrics import Metrics

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from proxy import refusals, static
+from proxy.attempt import Attempt
 from proxy.balance import note_pace
 from proxy.body import replace_multipart_field, replace_value
 from proxy.encoding import is_plain
 from proxy.errors import Outcome, OutOfTime, PassedOver, ProxyError, Unavailable, UpstreamTimeout
-from proxy.exchange import Attempt, Response
 from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response, outcome_of
 from proxy.preview import looked_at, serves_at_once
+from proxy.response import Response
 from proxy.routing import read_model
 from proxy.splice import Splice, can_be_continued, continuing
 from proxy.usage import Usage
@@ -26,9 +27,11 @@ from proxy.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from proxy.attempt import Hold, Target
     from proxy.downstream import Downstream
-    from proxy.exchange import Exchange, Hold, Request, Target
+    from proxy.exchange import Exchange
     from proxy.metrics import Metrics
+    from proxy.request import Request
     from proxy.routing import Route
     from proxy.upstream.incoming import Incoming
     from proxy.upstream.openai import OpenAI

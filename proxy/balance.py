@@ -21,7 +21,8 @@ from proxy.upstream.pace import Pace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from proxy.exchange import Attempt, Exchange, Target
+    from proxy.attempt import Attempt, Target
+    from proxy.exchange import Exchange
     from proxy.targets import Balance
 
     Orderer = Callable[[Exchange, Sequence[Target]], list[Target]]

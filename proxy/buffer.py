@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from proxy.chain import Chain, Placed
     from proxy.errors import Outcome
-    from proxy.exchange import Response
+    from proxy.response import Response
 
 MAX_BYTES = 64 * 2**20
 

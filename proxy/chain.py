@@ -12,15 +12,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import Outcome, PluginFailed, ProxyError, StoreDown
-from proxy.exchange import Response
 from proxy.plugin import FailureMode
 from proxy.registry import overrides
+from proxy.response import Response
 from proxy.stages import EventFilter, EventTap, Stage, Tap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from proxy.exchange import Attempt, Exchange, Target
+    from proxy.attempt import Attempt, Target
+    from proxy.exchange import Exchange
     from proxy.plugin import Plugin
     from proxy.sse import Event
 

@@ -5,8 +5,6 @@ A plugin's settings stay raw here: only the plugin's own model knows them.
 """
 
 import os
-import re
-import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -15,20 +13,14 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
-    SecretStr,
     model_validator,
 )
 
-from proxy.headers import is_value
-from proxy.prices import Prices
 from proxy.scalars import (
     Address,
     Duration,
     DurationOrNone,
-    ExistingFile,
-    FilePath,
     Name,
-    NotSet,
     OptionalText,
     Placement,
     Rate,
@@ -37,7 +29,8 @@ from proxy.scalars import (
 )
 from proxy.source import EACH, ConfigError, Path, Problem, Source, validate
 from proxy.store import url as store_url
-from proxy.targets import Balanced, Headers, Health, Part, Target, Targets
+from proxy.targets import Balanced, Headers, Part, Target, Targets
+from proxy.upstream.settings import Timeouts, Tls, Token, Upstream
 from proxy.wording import fault, nearest
 
 __all__ = [
@@ -80,186 +73,6 @@ class Server(Part):
         if self.listen == self.admin and self.listen.port:
             raise fault("listen and admin share an address", "give admin another port", key="admin")
         return self
-
-
-def _timed(fix: str) -> AfterValidator:
-    def check(seconds: float | None) -> float | None:
-        if seconds == 0:
-            raise fault("no time at all lets nothing through", fix)
-        return seconds
-
-    return AfterValidator(check)
-
-
-Limit = Annotated[DurationOrNone, _timed("write a longer time, or none for no limit")]
-
-
-class Timeouts(Part):
-    connect: Annotated[Duration, _timed("write a longer time")] = written("5s", "until the connection stands, with TLS")
-    first_byte: Limit = written("120s", "from the end of the request to the first byte of its answer")
-    idle: Limit = written("60s", "the longest silence within an answer")
-    total: Limit = Field(default=None, description="the whole attempt")
-
-
-class Tls(Part):
-    ca_file: Annotated[ExistingFile | None, NotSet] = Field(
-        default=None, description="PEM file of the authorities to trust instead of the system's"
-    )
-    verify: bool = Field(default=True, description="false accepts any certificate")
-
-
-def _command(words: list[str]) -> list[str]:
-    if not words or not words[0]:
-        raise fault("names no program", "write it as a list, as in [gcloud, auth, print-access-token]")
-    return words
-
-
-class Token(Part):
-    command: Annotated[list[str], AfterValidator(_command)] | None = Field(
-        default=None, repr=False, description="run without a shell in the config's folder; it prints the token"
-    )
-    file: Annotated[FilePath | None, NotSet] = Field(
-        default=None, description="holds the token; it is read again when it changes"
-    )
-    refresh: Annotated[Duration, _timed("write a longer time")] = written(
-        "45m", "how old a token may get; sooner where it says when it expires"
-    )
-    timeout: Annotated[Duration, _timed("write a longer time")] = written("10s", "how long the command may run")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if self.command is None and self.file is None:
-            raise fault("names neither a command nor a file", "add `command: [...]` or `file: ...`")
-        if self.command is not None and self.file is not None:
-            raise fault("names a command and a file", "keep one of the two", key="file")
-        return self
-
-
-def _key(key: SecretStr | None) -> SecretStr | None:
-    if key is None:
-        return None
-    text = key.get_secret_value().strip()
-    if not is_value(text):
-        raise fault("is blank, or holds a line break or another character that no key has", "write the key alone")
-    return SecretStr(text)
-
-
-def _version(version: str | None) -> str | None:
-    if version is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", version):
-        raise fault("{value} is not a version of Azure's API", "write it as in 2024-10-21")
-    return version
-
-
-def _deployments(deployments: dict[str, str]) -> dict[str, str]:
-    for model, name in deployments.items():
-        if name in {"", ".", ".."}:
-            raise fault("is no name of a deployment", "write the name that Azure shows", key=model)
-    return deployments
-
-
-def _base_url(url: str) -> str:
-    found = next((wrong for is_wrong, wrong in _url_faults(url) if is_wrong), None)
-    if found:
-        raise fault(found, "write it as in https://api.openai.com/v1")
-    return url.rstrip("/")
-
-
-def _url_faults(url: str) -> Iterator[tuple[bool, str]]:
-    """In order; a later one may rely on the earlier. None repeats the URL: it may hold a password."""
-    yield not re.fullmatch(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*", url), "holds a character that no URL can have"
-    yield not url.startswith(("http://", "https://")), "must start with http:// or https://"
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        yield True, "has no valid host and port"
-        return
-    yield "@" in parts.netloc, "must not hold a user name or a password (api_key is the place for a credential)"
-    yield not host or port == 0 or parts.netloc.endswith(":"), "has no valid host and port"
-    yield "?" in url or "#" in url, "must not have a query or a fragment"
-
-
-class Upstream(Part):
-    kind: Literal["openai", "azure", "tgi"] = Field(default="openai", description="the API that it speaks")
-    base_url: Annotated[str, AfterValidator(_base_url)] = Field(
-        description="openai: what an SDK's base_url would be; azure: the resource's root; tgi: the server's root",
-        examples=["https://api.openai.com/v1"],
-    )
-    api_key: Annotated[SecretStr | None, NotSet, AfterValidator(_key)] = Field(
-        default=None, description="sent to the upstream instead of the caller's credential"
-    )
-    api_key_in: Placement | None = Field(
-        default=None, description="where the key goes; by default `bearer`, and for azure `header:api-key`"
-    )
-    token: Token | None = Field(default=None, description="instead of api_key: an OAuth token that is renewed")
-    api_version: Annotated[OptionalText, AfterValidator(_version)] = Field(
-        default=None, description="azure: its `api-version`", examples=["2024-10-21"]
-    )
-    deployments: Annotated[dict[str, str], AfterValidator(_deployments)] = Field(
-        default_factory=dict, description="azure: deployment by model; without one the model's name is the deployment's"
-    )
-    auth: Literal["replace", "passthrough"] = Field(
-        default="replace", description="passthrough: the caller's own credential and cookies go up"
-    )
-    timeouts: Timeouts = Field(default_factory=Timeouts, description="how long each part of an attempt may take")
-    on_disconnect: Literal["cancel", "drain"] = Field(
-        default="cancel", description="when the caller leaves: end the upstream's work, or read its answer to the end"
-    )
-    include_usage: bool = Field(
-        default=True,
-        description="false: metering does not ask it for the usage of streams, since it refuses to be asked",
-    )
-    replay_safe: bool = Field(
-        default=False,
-        description="a request that it took and then dropped without a word may be sent once more, work done or not",
-    )
-    max_connections: int = Field(default=1000, ge=1, description="open at the same time; more requests wait")
-    max_waiting: int = Field(default=1000, ge=0, description="how many may wait, up to `connect`; more are refused")
-    health: Health | None = Field(default=None, description="how it is asked for; without it, only requests show it")
-    keepalive: Duration | None = Field(
-        default=None, description="how long a connection is kept unused; the pool chooses when it is not set"
-    )
-    tls: Tls = Field(default_factory=Tls, description="how the upstream's certificate is checked")
-    prices: Prices = Field(
-        default_factory=dict, description="what its models cost, before what a prices.yaml says: prices by name or glob"
-    )
-    without_api_key: Literal["demo"] | None = Field(
-        default=None, description="demo: the built-in demo upstream answers while api_key is empty"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        for is_wrong, what, fix, key in (*_credential_faults(self), *_azure_faults(self)):
-            if is_wrong:
-                raise fault(what, fix, key=key)
-        return self
-
-
-def _credential_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
-    """Whether it is so, what is wrong, how to fix it, and the key."""
-    passes, one = upstream.auth == "passthrough", "remove one of the two"
-    yield bool(passes and upstream.api_key), "passthrough sends the caller's key, and api_key is set", one, "auth"
-    yield bool(passes and upstream.token), "passthrough sends the caller's key, and token is set", one, "auth"
-    yield bool(passes and upstream.api_key_in), "passthrough sends the caller's key", "remove this", "api_key_in"
-    yield bool(upstream.api_key and upstream.token), "api_key and token are two credentials", one, "token"
-    yield bool(upstream.token and upstream.api_key_in), "a token always goes as bearer", "remove this", "api_key_in"
-
-
-def _azure_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
-    version, deployments = upstream.api_version, upstream.deployments
-    if upstream.kind != "azure":
-        what = f"only kind azure has this key, and this is {upstream.kind}"
-        yield version is not None, what, "remove it, or set `kind: azure`", "api_version"
-        yield bool(deployments), what, "remove it, or set `kind: azure`", "deployments"
-        return
-    segments = urllib.parse.urlsplit(upstream.base_url).path.split("/")
-    is_v1 = segments[-2:] == ["openai", "v1"]
-    what = "is neither a resource's root nor ends in /openai/v1"
-    yield "openai" in segments and not is_v1, what, "write it as in https://NAME.openai.azure.com", "base_url"
-    what, fix = "missing key 'api_version'", "add `api_version: 2024-10-21`, or end base_url in /openai/v1"
-    yield version is None and not is_v1, what, fix, "api_version"
-    what = "where base_url ends in /openai/v1 the request's model is the deployment"
-    yield bool(deployments) and is_v1, what, "name it as a target's `model`", "deployments"
 
 
 def _path(path: str | None) -> str | None:

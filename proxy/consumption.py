@@ -16,7 +16,9 @@ from proxy.sse import Reader
 from proxy.usage import Usage
 
 if TYPE_CHECKING:
-    from proxy.exchange import Attempt, Exchange, Request
+    from proxy.attempt import Attempt
+    from proxy.exchange import Exchange
+    from proxy.request import Request
 
 CHARACTERS_PER_TOKEN = 4
 ESTIMABLE = frozenset({"chat", "completions", "responses", "generate", "embeddings"})

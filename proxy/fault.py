@@ -18,7 +18,7 @@ from proxy.retry_after import told_in_fields, told_in_words
 
 if TYPE_CHECKING:
     from proxy.errors import ProxyError
-    from proxy.exchange import Response
+    from proxy.response import Response
 
 __all__ = ["Fault", "Kind", "fault_in_band", "fault_of_end", "fault_of_error", "fault_of_response", "outcome_of"]
 

@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy.errors import Outcome, ProxyError
-from proxy.exchange import EARLY, Response
+from proxy.exchange import EARLY
 from proxy.logs import access_line
 from proxy.pulse import Pulse
+from proxy.response import Response
 from proxy.responses import begin_early, send
 from proxy.routing import read_model
 

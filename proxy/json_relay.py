@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from proxy.chain import Placed
     from proxy.downstream import Downstream
     from proxy.encoding import Decoder
-    from proxy.exchange import Exchange, Response
+    from proxy.exchange import Exchange
     from proxy.headers import Fields
+    from proxy.response import Response
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_USAGE_BYTES = 8 * 2**20

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from proxy.exchange import Attempt, Exchange
+    from proxy.attempt import Attempt
+    from proxy.exchange import Exchange
     from proxy.upstream.openai import OpenAI
 
 NO_ROUTE = "none"

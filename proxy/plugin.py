@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.admission import Grant, Standing
 from proxy.answer import in_band_error
+from proxy.attempt import Attempt, Hold, Target
 from proxy.body import multipart_fields, repeated_key, replace_multipart_field, replace_value, top_level_values
 from proxy.consumption import (
     ESTIMABLE,
@@ -42,23 +43,12 @@ from proxy.errors import (
     Unavailable,
     UpstreamFault,
 )
-from proxy.exchange import (
-    EARLY,
-    PRINCIPAL,
-    SAVED,
-    Attempt,
-    Exchange,
-    Hold,
-    Key,
-    Principal,
-    Request,
-    Response,
-    Saved,
-    Target,
-)
+from proxy.exchange import EARLY, PRINCIPAL, SAVED, Exchange, Key, Principal, Saved
 from proxy.fault import Fault, Kind
 from proxy.flight import Flight
 from proxy.prices import Price, PriceFile
+from proxy.request import Request
+from proxy.response import Response
 from proxy.routing import glob, read_model
 from proxy.scalars import (
     Duration,

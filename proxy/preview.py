@@ -18,10 +18,11 @@ from proxy.sse import Reader
 from proxy.upstream.incoming import Incoming
 
 if TYPE_CHECKING:
+    from proxy.attempt import Attempt, Hold
     from proxy.encoding import Decoder
     from proxy.errors import ProxyError
-    from proxy.exchange import Attempt, Hold, Response
     from proxy.headers import Fields
+    from proxy.response import Response
     from proxy.sse import Event
 
 

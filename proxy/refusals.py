@@ -13,7 +13,7 @@ import orjson
 
 from proxy.encoding import Unreadable, decoder_for, is_plain
 from proxy.errors import ProxyError, error_body
-from proxy.exchange import Response
+from proxy.response import Response
 from proxy.upstream.incoming import whole
 
 if TYPE_CHECKING:

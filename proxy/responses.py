@@ -14,12 +14,12 @@ from proxy.buffer import decoded_body, events_of, filtered_body
 from proxy.chain import mode_of
 from proxy.encoding import decoder_for, is_plain
 from proxy.errors import BadAnswer, Interrupted, Outcome, error_body
-from proxy.exchange import Response
 from proxy.fault import fault_in_band, outcome_of
 from proxy.json_relay import JsonRelay
 from proxy.plugin import FailureMode
 from proxy.pulse import Pulse
 from proxy.relay import EventRelay, Pipe, StreamRelay, TapRelay
+from proxy.response import Response
 from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, Heartbeat
 from proxy.tunnel import Tunnel

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from proxy import config
+    from proxy.attempt import Target
     from proxy.chain import Chain
-    from proxy.exchange import Exchange, Request, Target
+    from proxy.exchange import Exchange
+    from proxy.request import Request
 
     Glob = Callable[[str], bool]
     Order = Callable[[Exchange], list[Target]]

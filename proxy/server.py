@@ -20,7 +20,9 @@ from typing_extensions import override
 
 from proxy.downstream import Downstream
 from proxy.errors import ClientFault, Interrupted, ProxyError, TooLarge
-from proxy.exchange import Exchange, Request, Response
+from proxy.exchange import Exchange
+from proxy.request import Request
+from proxy.response import Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from proxy.attempt import Target
     from proxy.config import Upstream
-    from proxy.exchange import Target
     from proxy.series import Labels
     from proxy.store.claims import Store
 

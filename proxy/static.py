@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from proxy.exchange import Response
+from proxy.response import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from proxy.exchange import Exchange, Request
+    from proxy.exchange import Exchange
+    from proxy.request import Request
 
     Said = tuple[dict[str, Any], str, dict[str, Any]]
 

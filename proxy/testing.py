@@ -22,8 +22,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 
 from proxy import app, config
-from proxy.exchange import Exchange, Request
+from proxy.exchange import Exchange
 from proxy.lines import Lines
+from proxy.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import testing
+from proxy.attempt import Attempt, Target
 from proxy.balance import (
     compiled,
     fastest,
@@ -21,8 +22,9 @@ from proxy.balance import (
     sticky,
     weighted,
 )
-from proxy.exchange import PRINCIPAL, Attempt, Principal, Response, Target
+from proxy.exchange import PRINCIPAL, Principal
 from proxy.fault import Fault, Kind
+from proxy.response import Response
 from proxy.targets import Balance
 from proxy.upstream.pace import Pace
 from tests import wire

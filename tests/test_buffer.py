@@ -12,8 +12,8 @@ from proxy import testing
 from proxy.buffer import decoded_body, filtered_body
 from proxy.chain import Placed
 from proxy.errors import BadAnswer, Outcome, PluginFailed, Rejected
-from proxy.exchange import Response
 from proxy.plugin import BodyFilter, Event, EventFilter, EventTap, FailureMode, Plugin, PluginConfig, Stage, Tap
+from proxy.response import Response
 from tests.recording import chain_of, idle
 
 ODD = b'{ "a":1.0, "a":1e400,\t"b":"\\u00e9\\/", "c":[ ]}\r\n'

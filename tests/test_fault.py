@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from proxy import errors
 from proxy.answer import Answer, in_band_error
 from proxy.errors import Outcome
-from proxy.exchange import Response
 from proxy.fault import READ_BYTES, Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response
+from proxy.response import Response
 from proxy.sse import Event
 
 CASES = yaml.safe_load(pathlib.Path(__file__).with_name("golden").joinpath("faults.yaml").read_text())

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from proxy import logs, testing
-from proxy.exchange import Response
 from proxy.logs import SHOWN_PATH, JsonLines, access_line
 from proxy.plugin import Plugin, PluginConfig
+from proxy.response import Response
 from tests import wire
 
 CANARY = "c4nary-5ecret"

@@ -13,11 +13,12 @@ import pytest
 from typing_extensions import override
 
 from proxy import testing
+from proxy.attempt import Attempt, Hold, Target
 from proxy.errors import Interrupted
-from proxy.exchange import Attempt, Hold, Response, Target
 from proxy.fault import Fault, Kind
 from proxy.plugin import Plugin, PluginConfig
 from proxy.preview import looked_at
+from proxy.response import Response
 from proxy.upstream.connection import Connection
 from proxy.upstream.incoming import HOLD_BYTES, Incoming
 from proxy.upstream.mask import Mask

@@ -3,9 +3,9 @@
 import pytest
 
 from proxy import config, testing
+from proxy.attempt import Target
 from proxy.chain import Chain
 from proxy.errors import ClientFault, NotFound
-from proxy.exchange import Target
 from proxy.routing import Route, Router, Rule, glob, model_of, path_glob, read_model
 from tests import wire
 

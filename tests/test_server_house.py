@@ -6,7 +6,7 @@ import contextlib
 import orjson
 import pytest
 
-from proxy.exchange import Response
+from proxy.response import Response
 from proxy.server import Server
 from tests import wire
 

@@ -17,7 +17,7 @@ from proxy.upstream.openai import OpenAI
 
 if TYPE_CHECKING:
     from proxy import config
-    from proxy.exchange import Request
+    from proxy.request import Request
 
 OF_A_DEPLOYMENT = frozenset(
     {

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy import config
-    from proxy.exchange import Attempt, Request
+    from proxy.attempt import Attempt
     from proxy.headers import Fields
+    from proxy.request import Request
     from proxy.scalars import Placement
     from proxy.upstream.incoming import Incoming
     from proxy.upstream.pace import Pace

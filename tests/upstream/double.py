@@ -14,7 +14,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 
 from proxy import config
-from proxy.exchange import Attempt, Request, Target
+from proxy.attempt import Attempt, Target
+from proxy.request import Request
 from proxy.upstream.openai import OpenAI
 from tests.wire import SECONDS, Client, Head
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from proxy.errors import ProxyError
-    from proxy.exchange import Upload
     from proxy.headers import Fields
+    from proxy.request import Upload
     from proxy.upstream.incoming import Incoming
 
     Script = Callable[["Peer"], Awaitable[None]]

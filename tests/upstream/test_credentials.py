@@ -277,8 +277,8 @@ def bearer_of(weir: app.Weir) -> bytes:
 async def test_an_attempt_that_began_without_a_token_does_not_go_up_without_one() -> None:
     """It came while the attempt's plugins were at work: the header was made before."""
     async with serving(each(OK)) as server, opened(server.url, token=config.Token(command=["true"])) as upstream:
+        from proxy.attempt import Attempt, Target
         from proxy.errors import Unavailable
-        from proxy.exchange import Attempt, Target
 
         asked = request()
         attempt = Attempt(1, Target("up"), upstream.request_fields(asked), asked.at_hand)

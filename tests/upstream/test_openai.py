@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from proxy import config, testing
+from proxy.attempt import Attempt, Target
 from proxy.errors import ClientFault, ConnectFailed, Dropped, PluginFailed
-from proxy.exchange import Attempt, Target
 from proxy.upstream.openai import OpenAI
 from tests.upstream.double import OK, Pieces, ask, each, opened, refusing, request, serving, silent, until
 from tests.wire import Body, connected

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from proxy import testing
-from proxy.exchange import Attempt, Target
+from proxy.attempt import Attempt, Target
 from proxy.fault import Fault, Kind
 from proxy.plugin import ConfigError, Plugin, PluginConfig
 from tests import wire

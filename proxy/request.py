@@ -1,0 +1,183 @@
+"""A request of the app's: its head, and its body, which is read and parsed when somebody asks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from proxy.errors import ClientFault
+from proxy.headers import encode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from multidict import CIMultiDictProxy
+
+_UNREAD = object()
+
+_ENDPOINTS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/embeddings": "embeddings",
+    "/v1/models": "models",
+    "/v1/moderations": "moderations",
+    "/": "generate",
+    "/generate": "generate",
+    "/generate_stream": "generate",
+    "/invocations": "generate",
+}
+_GENERATING = frozenset({"chat", "completions", "responses", "generate"})
+_FAMILIES = frozenset(
+    {"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning", "realtime"}
+)
+
+
+class Upload(Protocol):
+    """A request's body on its way in; `readany` raises ClientFault where its sender is at fault."""
+
+    async def readany(self) -> bytes: ...
+    def is_eof(self) -> bool: ...
+
+
+class Request:
+    """What the app asked for, as it came: `target` is path and query, never decoded. What goes up is the attempt's.
+
+    `endpoint` is what kind of request this is, from a closed set: `chat`, `embeddings`, … or `other`.
+    """
+
+    __slots__ = (
+        "_body",
+        "_json",
+        "_on_wanted",
+        "_upload",
+        "asked_model",
+        "endpoint",
+        "headers",
+        "is_model_read",
+        "is_replaced",
+        "is_upgrade",
+        "method",
+        "model",
+        "path",
+        "prompt_tokens",
+        "query",
+        "spelled",
+        "target",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: CIMultiDictProxy[str],
+        *,
+        body: bytes | None = b"",
+        upload: Upload | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path, _, self.query = target.partition("?")
+        self.endpoint = endpoint_of(self.path)
+        self.headers = headers
+        self.spelled: Sequence[tuple[bytes, bytes]] = ()
+        self.is_replaced = self.is_upgrade = False
+        self.waited = 0.0
+        self.model: str | None = None
+        self.is_model_read = False
+        self.asked_model: str | None = None
+        self.prompt_tokens: int | None = None
+        self._body = body if upload is None else None
+        self._upload = upload
+        self._json: Any = _UNREAD
+        self._on_wanted: Callable[[], None] | None = None
+
+    def fields(self) -> Sequence[tuple[bytes, bytes]]:
+        """The header as it came: aiohttp has a spelling of its own for the names that it knows."""
+        return self.spelled or encode(self.headers)
+
+    @property
+    def generates(self) -> bool:
+        """Whether a stream that answers it ends with a terminal."""
+        return self.endpoint in _GENERATING
+
+    @property
+    def is_buffered(self) -> bool:
+        """Whether the whole body is at hand, so that it can be sent more than once."""
+        return self._body is not None
+
+    @property
+    def at_hand(self) -> bytes | None:
+        """The whole body where it has been read, else None."""
+        return self._body
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    async def body(self) -> bytes:
+        """The whole body, read on the first call; raises TooLarge."""
+        if self._body is None:
+            if self._on_wanted is not None:
+                self._on_wanted()
+            began = time.monotonic()
+            self._body = b"".join([chunk async for chunk in self.upload()])
+            self.waited += time.monotonic() - began
+        return self._body
+
+    async def json(self) -> Any:
+        """The body as JSON, parsed once and shared: do not change it, call `replace_body`. Raises ClientFault."""
+        if self._json is _UNREAD:
+            try:
+                self._json = orjson.loads(await self.body())
+            except ValueError as error:
+                raise ClientFault(f"the request body is not valid JSON: {error}", code="invalid_json") from error
+        return self._json
+
+    def replace_body(self, body: bytes, *, model: str | None = None) -> None:
+        """What goes up instead; `model` where it names another one than the app did."""
+        self._body = body
+        self._json = _UNREAD
+        self.asked_model = self.prompt_tokens = None
+        self.is_replaced = True
+        if model is not None:
+            self.model, self.is_model_read = model, True
+
+    async def upload(self) -> AsyncIterator[bytes]:
+        """The body as it comes in, once; raises TooLarge when it passes the limit."""
+        source, self._upload = self._upload, None
+        while source is not None and (chunk := await source.readany()):
+            yield chunk
+
+    @property
+    def expects_continue(self) -> bool:
+        return self._on_wanted is not None
+
+    def call_when_wanted(self, callback: Callable[[], None]) -> None:
+        """`callback` runs when the body is wanted here: the time to ask an `Expect: 100-continue` client for it."""
+        self._on_wanted = callback
+
+    def glimpse(self) -> Any:
+        """The body as JSON, where it is at hand and is some, else None; as `json()`, parsed once and shared."""
+        if self._json is _UNREAD:
+            try:
+                self._json = orjson.loads(self._body or b"")
+            except ValueError:
+                return None
+        return self._json
+
+    def names_model(self) -> bool:
+        """Whether the body, which is at hand, is a JSON object with a model."""
+        value = self.glimpse()
+        return isinstance(value, dict) and "model" in value
+
+
+def endpoint_of(path: str) -> str:
+    known = _ENDPOINTS.get(path)
+    if known is not None:
+        return known
+    family = path[4:].partition("/")[0] if path.startswith("/v1/") else ""
+    return family if family in _FAMILIES else _ENDPOINTS.get(path.rstrip("/"), "other")

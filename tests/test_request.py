@@ -1,0 +1,130 @@
+"""A request's body is read once, parsed once, and bounded."""
+
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from proxy import testing
+from proxy.errors import ClientFault
+from proxy.request import Request, endpoint_of
+
+
+class Upload:
+    """A body that comes in pieces; each is given once."""
+
+    def __init__(self, *pieces):
+        self.pieces = list(pieces)
+
+    async def readany(self):
+        return self.pieces.pop(0) if self.pieces else b""
+
+    def is_eof(self):
+        return not self.pieces
+
+
+def request(*pieces, **headers):
+    fields = CIMultiDictProxy(CIMultiDict(headers))
+    return Request("POST", "/v1/chat/completions?a=%20b", fields, upload=Upload(*pieces))
+
+
+def test_a_target_is_path_and_query_undecoded():
+    asked = testing.exchange("GET", "/v1/models/org%2Fname?x=%3F?y=1").request
+    assert (asked.path, asked.query) == ("/v1/models/org%2Fname", "x=%3F?y=1")
+
+
+async def test_a_body_is_read_once_and_shared():
+    asked = request(b'{"a":', b"1}")
+    assert (asked.is_buffered, asked.at_hand) == (False, None)
+    assert await asked.body() == b'{"a":1}'
+    assert await asked.body() == b'{"a":1}'
+    assert asked.is_buffered
+    assert await asked.json() is await asked.json()
+
+
+async def test_an_upload_comes_as_it_comes_and_only_once():
+    asked = request(b"ab", b"cd")
+    assert [chunk async for chunk in asked.upload()] == [b"ab", b"cd"]
+    assert [chunk async for chunk in asked.upload()] == []
+
+
+async def test_json_that_is_none_is_the_clients_fault():
+    with pytest.raises(ClientFault, match="not valid JSON") as refused:
+        await request(b'{"a":').json()
+    assert refused.value.error_code == "invalid_json"
+
+
+async def test_a_replaced_body_is_parsed_anew():
+    asked = request(b'{"a":1}')
+    assert await asked.json() == {"a": 1}
+    asked.replace_body(b'{"a":2}')
+    assert (await asked.body(), await asked.json(), asked.is_replaced) == (b'{"a":2}', {"a": 2}, True)
+
+
+async def test_a_replaced_body_may_name_another_model():
+    asked = request(b'{"model":"a"}')
+    asked.replace_body(b'{"model":"a","x":1}')
+    assert (asked.model, asked.is_model_read) == (None, False)
+    asked.replace_body(b'{"model":"b"}', model="b")
+    assert (asked.model, asked.is_model_read) == ("b", True)
+
+
+async def test_a_client_that_waits_to_be_asked_is_asked_when_its_body_is_wanted():
+    asked, calls = request(b"a"), []
+    asked.call_when_wanted(lambda: calls.append("100"))
+    assert (asked.expects_continue, calls) == (True, [])
+    await asked.body()
+    await asked.body()
+    assert calls == ["100"]
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [(b'{"model":"m"}', True), (b'{"model":null}', True), (b"{}", False), (b"[]", False), (b"", False), (b"{", False)],
+)
+def test_whether_a_body_names_a_model(body, names):
+    assert testing.exchange(body=body).request.names_model() is names
+
+
+@pytest.mark.parametrize(
+    ("content_type", "seen"),
+    [("application/json", "application/json"), ("Text/PLAIN ; charset=utf-8", "text/plain"), ("", "")],
+)
+def test_a_content_type_without_its_parameters(content_type, seen):
+    assert testing.exchange(headers={"content-type": content_type}).request.content_type == seen
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [
+        ("/v1/chat/completions", "chat"),
+        ("/v1/chat/completions/", "chat"),
+        ("/v1/completions", "completions"),
+        ("/v1/responses", "responses"),
+        ("/v1/responses/resp_1/cancel", "responses"),
+        ("/v1/embeddings", "embeddings"),
+        ("/v1/models", "models"),
+        ("/v1/models/org%2Fname", "models"),
+        ("/v1/moderations", "moderations"),
+        ("/v1/audio/speech", "audio"),
+        ("/v1/images/generations", "images"),
+        ("/v1/files/f/content", "files"),
+        ("/v1/batches", "batches"),
+        ("/v1/uploads/u/parts", "uploads"),
+        ("/v1/fine_tuning/jobs", "fine_tuning"),
+        ("/v1/realtime", "realtime"),
+        ("/v1/realtime/client_secrets", "realtime"),
+        ("/", "generate"),
+        ("/generate", "generate"),
+        ("/generate_stream", "generate"),
+        ("/invocations", "generate"),
+        ("/v1", "other"),
+        ("/v1/", "other"),
+        ("/v1/unknown", "other"),
+        ("/v1/chat", "other"),
+        ("/v2/models", "other"),
+        ("/modelsx", "other"),
+        ("/v1/modelsx", "other"),
+    ],
+)
+def test_endpoints_are_a_closed_set(path, endpoint):
+    assert endpoint_of(path) == endpoint
+    assert testing.exchange(target=f"{path}?x=/v1/models").request.endpoint == endpoint
