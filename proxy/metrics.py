@@ -54,7 +54,7 @@ class Metrics:
             FIRST_TOKEN,
         )
         self._failures = Counter(registry, "weir_plugin_errors", "hooks and stages that raised", ("plugin",))
-        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", "how late the event loop was, lately", ())
+        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", "how late the event loop was, lately", (), "max")
         self._models: AbstractSet[str] = frozenset()
         self.before_page: Callable[[], None] = lambda: None
 

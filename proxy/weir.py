@@ -35,6 +35,9 @@ BUILD_SECONDS = 60.0
 MOST_GENERATIONS = 64
 """Old configs that still have exchanges; a further reload waits for the end of one of them."""
 
+REST_SECONDS = 10.0
+"""How long a worker that retires leaves open what apps keep alive; a request that comes is told to close it."""
+
 LAST_WORDS_SECONDS = 1.0
 """What streams that the drain's end interrupts have to say so."""
 
@@ -54,6 +57,7 @@ class Weir:
         self.metrics = metrics
         self.url = self.admin_url = ""
         self.reloads: Reloads | None = None
+        self.doors: list[asyncio.Server] = []
         self.server = Server(generation.gateway.serve, max_request_bytes=settings.max_request_bytes)
         self.hash = generation.plan.source.digest
         self._services = services
@@ -194,6 +198,13 @@ class Weir:
             return
         self.server.interrupt()
         await self.server.is_idle_in(LAST_WORDS_SECONDS)
+
+    async def retire(self, seconds: float) -> None:
+        """Another worker accepts from the same sockets: take no more, and let go of whoever rests here."""
+        for door in self.doors:
+            door.close()
+        await self.drain(seconds)
+        await self.server.emptied(REST_SECONDS)
 
     # -- what is shown
 

@@ -119,7 +119,7 @@ async def test_both_ports_answer_where_they_say(tmp_path):
     ],
 )
 def test_where_it_listens_as_a_client_would_write_it(host, url):
-    assert app._url(host, 80) == url
+    assert app.url_of(host, 80) == url
 
 
 @pytest.mark.parametrize("which", ["listen", "admin"])
