@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
@@ -19,14 +17,12 @@ import prometheus_client
 from prometheus_client import CollectorRegistry
 
 from proxy.merge import Tally, read
-from proxy.reload import Report
+from proxy.reload import Reloads, Report
 from proxy.services import Services
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Mapping
-
-    from proxy.reload import Reloads
+    from collections.abc import Callable, Mapping
 
 LOOK_SECONDS = 5.0
 """How often workers are asked what they measure, so that little is lost with one that dies."""
@@ -62,17 +58,18 @@ class Unheard(Exception):
 class Crew:
     """See `admin.House` and `reload.Reloadable`."""
 
-    def __init__(self, folder: pathlib.Path, slots: int, hash_: str) -> None:
+    def __init__(self, folder: pathlib.Path, slots: int, started: Report, on_commit: Callable[[], None]) -> None:
+        """`on_commit` is called when a new config is in use: what starts from then on begins with it."""
         registry = CollectorRegistry()
         self.services = Services(registry)
-        self.reloads: Reloads | None = None
-        self._parent = os.getppid()
+        self.reloads = Reloads(self, self.services, started)
+        self._on_commit = on_commit
         self._is_draining = False
         self._folder = folder
         self._slots = slots
-        self._hash = hash_
+        self._hash = self._next_hash = started.hash
+        self._files = started.files
         self._prepared: list[Worker] = []
-        self._next_hash = hash_
         self._doors: dict[Worker, aiohttp.ClientSession] = {}  # noqa: TID251 - from process to process
         self._starts: dict[int, int] = {}
         self._answering = self.services.gauge("weir_workers", "workers that answer")
@@ -104,7 +101,7 @@ class Crew:
         told = await self._ask_all("/state")
         states = [(worker, orjson.loads(answer[1])) for worker, answer in told.items() if answer is not None]
         return {
-            "config": {"hash": self._hash, "reload": self.reloads.state() if self.reloads else None},
+            "config": {"hash": self._hash, "reload": self.reloads.state()},
             "ready": not await self.readiness(),
             "in_flight": sum(state["in_flight"] for _, state in states),
             "workers": [{**self._told_of(worker), **state} for worker, state in states],
@@ -133,6 +130,8 @@ class Crew:
         self._prepared = list(reports)
         unheard = [f"worker {worker.slot} did not answer" for worker in told if worker not in reports]
         report = _one(list(reports.values()), unheard, self._hash)
+        self._files = report.files or self._files
+        report = report._replace(files=self._files)
         if report.problems:
             await self.discard()
         self._next_hash = report.hash
@@ -141,8 +140,7 @@ class Crew:
     async def commit(self) -> None:
         await self._tell(self._prepared, "/commit")
         self._prepared, self._hash = [], self._next_hash
-        if os.getppid() == self._parent:  # what it starts from now on begins with this config
-            os.kill(self._parent, signal.SIGUSR1)
+        self._on_commit()
 
     async def discard(self) -> None:
         await self._tell(self._prepared, "/discard")
@@ -257,10 +255,13 @@ class Crew:
 def _one(reports: list[Report], unheard: list[str], hash_: str) -> Report:
     """Of all workers' reports."""
     files = list(dict.fromkeys(file for report in reports for file in report.files))
-    problems = list(dict.fromkeys(problem for report in reports for problem in report.problems)) + unheard
-    if not reports:
-        return Report(hash_, files, problems or ["no worker is there"])
-    if not problems and len({report.hash for report in reports}) > 1:
-        problems = ["the file changed while it was read"]
+    problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
+    passing = list(unheard)
+    if not reports and not unheard:
+        passing = ["no worker is there"]
+    elif len({report.hash for report in reports}) > 1 and not problems:
+        passing = ["the file changed while it was read"]
     changes = list(dict.fromkeys(change for report in reports for change in report.changes))
-    return reports[0]._replace(files=files, problems=problems, changes=changes)
+    is_passing = bool(passing) or any(report.passing for report in reports)
+    first = reports[0] if reports else Report(hash_, ())
+    return first._replace(files=files, problems=[*problems, *passing], changes=changes, passing=is_passing)

@@ -91,17 +91,19 @@ class Weir:
     async def prepare(self) -> Report:
         """See `reload.Reloadable`."""
         await self.discard()
+        is_late = False
         try:
             async with asyncio.timeout(BUILD_SECONDS):
                 return await self._build()
         except ConfigError as error:
             problems = [str(problem) for problem in error.problems]
         except TimeoutError:
+            is_late = True
             problems = [f"its plugins and upstreams are not ready after {BUILD_SECONDS:g} s"]
         except Exception as error:
             log.exception("the new config cannot be built")
             problems = [f"{type(error).__name__}: {error}"]
-        return Report(self.hash, _mentioned(self.plan), problems)
+        return Report(self.hash, _mentioned(self.plan), problems, passing=is_late)
 
     async def commit(self) -> None:
         """See `reload.Reloadable`."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import os
@@ -33,7 +34,7 @@ from aiohttp import web
 
 from proxy import admin, app, desk, logs, process
 from proxy.crew import Crew, Worker
-from proxy.reload import Reloads, Report
+from proxy.reload import Report
 from proxy.source import ConfigError
 
 if TYPE_CHECKING:
@@ -62,11 +63,18 @@ def serve(plan: Plan) -> int:
     settings = plan.config.server
     sockets = listening(settings.listen, settings.workers)
     [doors] = listening(settings.admin, 1)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-"))
+    folder = _folder()
     try:
         return Supervisor(plan, sockets, doors, folder).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder() -> pathlib.Path:
+    try:
+        return pathlib.Path(tempfile.mkdtemp(prefix="weir-"))
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, "workers need a folder for their sockets: set TMPDIR to one to write in") from None
 
 
 def listening(address: Address, workers: int) -> list[list[socket.socket]]:
@@ -296,7 +304,9 @@ class Supervisor:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            self._buried(self._children.pop(pid), os.waitstatus_to_exitcode(status))
+            child = self._children.pop(pid, None)
+            if child is not None:  # else it is somebody's orphan: in a container this process may be the first
+                self._buried(child, os.waitstatus_to_exitcode(status))
 
     def _buried(self, child: Child, code: int) -> None:
         if child.ready >= 0:
@@ -407,9 +417,8 @@ async def _working(plan: Plan, post: app.Post, left: pathlib.Path, tell: int, li
 
 async def _keeping(plan: Plan, folder: pathlib.Path, workers: int, doors: list[socket.socket], life: int) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    crew = Crew(folder, workers, plan.source.digest)
     started = Report(plan.source.digest, [str(file) for file in plan.files()])
-    crew.reloads = Reloads(crew, crew.services, started)
+    crew = Crew(folder, workers, started, functools.partial(_tell, os.getppid()))
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal's, which all get: the workers drain first
     loop.add_signal_handler(signal.SIGHUP, crew.reloads.ask)
@@ -427,6 +436,11 @@ async def _keeping(plan: Plan, folder: pathlib.Path, workers: int, doors: list[s
     await runner.cleanup()
     await crew.close()
     return 0
+
+
+def _tell(parent: int) -> None:
+    if os.getppid() == parent:
+        os.kill(parent, signal.SIGUSR1)
 
 
 def _also(*events: asyncio.Event) -> None:
