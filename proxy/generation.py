@@ -108,8 +108,9 @@ class Generation:
             for settings, chain in zip(self.plan.config.routes, chains, strict=True)
         ]
         lost = Route("", Rule(Match()), Chain(self.plan.unrouted, metrics.plugin_failed), ())
+        gate = Chain(self.plan.everywhere(), metrics.plugin_failed)
         attempts = Attempts(upstreams, metrics)
-        return Gateway(Router(routes), lost, upstreams, attempts, metrics, self.services.stdout, completions)
+        return Gateway(Router(routes), lost, gate, upstreams, attempts, metrics, self.services.stdout, completions)
 
 
 def _route(settings: config.Route, targets: list[Target], chain: Chain, upstreams: Mapping[str, OpenAI]) -> Route:

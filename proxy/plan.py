@@ -70,6 +70,10 @@ class Plan:
         """What the file says now; raises ConfigError."""
         return Plan(*config.load(self.source.file, self.source.environ))
 
+    def everywhere(self) -> list[Plugin[Any]]:
+        """Those that all routes have, with the same settings."""
+        return [plugin for plugin in self.unrouted if all(plugin in chain for chain in self.chains)]
+
     def named_models(self) -> set[str]:
         """The models that the config names: the closed set of the `model` label."""
         routes = self.config.routes
