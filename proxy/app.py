@@ -15,6 +15,7 @@ from aiohttp import web
 from proxy import admin, desk
 from proxy.generation import TASK_SECONDS, Generation
 from proxy.lines import Lines
+from proxy.listening import BACKLOG
 from proxy.metrics import Metrics
 from proxy.plan import Plan, targets_of
 from proxy.reload import Reloads, Report
@@ -35,7 +36,6 @@ __all__ = ["Plan", "Post", "Weir", "running", "targets_of", "url_of", "working"]
 
 log = logging.getLogger("weir")
 
-BACKLOG = 1024
 CLOSE_SECONDS = 0.1
 """What connections get to flush; aiohttp reads 0 as forever."""
 

@@ -10,10 +10,8 @@ The last good config is kept here as well: what starts later starts with it, wha
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
-import functools
 import gc
 import logging
 import os
@@ -21,26 +19,23 @@ import pathlib
 import select
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import uvloop
-from aiohttp import web
 
-from proxy import admin, app, desk, logs, process
-from proxy.crew import Crew, Worker
-from proxy.reload import Report
+from proxy import app, logs, posts, process
+from proxy.crew import Worker
+from proxy.listening import listening
 from proxy.source import ConfigError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
-    from proxy.config import Address
     from proxy.plan import Plan
 
 LONGEST_PAUSE = 5.0
@@ -75,51 +70,6 @@ def _folder() -> pathlib.Path:
         return pathlib.Path(tempfile.mkdtemp(prefix="weir-"))
     except FileNotFoundError:
         raise OSError(errno.ENOENT, "workers need a folder for their sockets: set TMPDIR to one to write in") from None
-
-
-def listening(address: Address, workers: int) -> list[list[socket.socket]]:
-    """By worker, of each address that the host has. Raises OSError."""
-    kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
-    infos = list(dict.fromkeys(socket.getaddrinfo(address.host or None, address.port, type=kind, flags=passive)))
-    spreads = workers > 1 and sys.platform == "linux"
-    of_address = []
-    for family, *_, where in infos:
-        try:
-            first = _bound(family, where, shares=False)
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL and len(infos) > 1:
-                continue
-            raise
-        if spreads:  # that nobody else has it is known now
-            found = first.getsockname()
-            first.close()
-            of_address.append([_listening(_bound(family, found, shares=True)) for _ in range(workers)])
-        else:
-            of_address.append([_listening(first)] * workers)
-    if not of_address:
-        raise OSError(errno.EADDRNOTAVAIL, f"no address of '{address.host}' can be used")
-    return [list(own) for own in zip(*of_address, strict=True)]
-
-
-def _bound(family: int, where: tuple[object, ...], *, shares: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shares:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(where)
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"{where[0]}:{where[1]}: {os.strerror(error.errno or 0).lower()}") from None
-    return sock
-
-
-def _listening(sock: socket.socket) -> socket.socket:
-    sock.listen(app.BACKLOG)
-    sock.setblocking(False)  # noqa: FBT003 - it has no name
-    return sock
 
 
 @dataclass
@@ -380,7 +330,7 @@ class Supervisor:
         process.make_room_for_sockets()
         post = app.Post(len(self._slots), self._sockets[worker.slot], worker.file(self._folder, "sock"))
         try:
-            return uvloop.run(_working(self._plan, post, worker.file(self._folder, "left"), tell, self._life))
+            return uvloop.run(posts.work(self._plan, post, worker.file(self._folder, "left"), tell, self._life))
         except ConfigError as error:
             print(error, file=sys.stderr)  # noqa: T201 - as where there is one process
             return CANNOT_START
@@ -390,73 +340,7 @@ class Supervisor:
             for sock in own:
                 sock.close()
         os.close(self._alive)
-        return uvloop.run(_keeping(self._plan, self._folder, len(self._slots), self._doors, self._life))
-
-
-async def _working(plan: Plan, post: app.Post, left: pathlib.Path, tell: int, life: int) -> int:
-    loop, stop, retire = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGUSR1, _also, retire, stop)
-    _end_with(life, stop)
-    async with app.working(plan, post) as weir:
-        process.calm_collector()
-        os.write(tell, b"1")
-        os.close(tell)
-        await stop.wait()
-        seconds = weir.plan.config.server.drain_timeout
-        log.info("draining", extra={"in_flight": weir.in_flight})
-        await (weir.retire(seconds) if retire.is_set() else weir.drain(seconds))
-    new = left.with_suffix(".new")
-    with contextlib.suppress(OSError):
-        new.write_bytes(orjson.dumps(desk.measure(weir)))
-        new.replace(left)
-    log.info("stopped")
-    return 0
-
-
-async def _keeping(plan: Plan, folder: pathlib.Path, workers: int, doors: list[socket.socket], life: int) -> int:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    started = Report(plan.source.digest, [str(file) for file in plan.files()])
-    crew = Crew(folder, workers, started, functools.partial(_tell, os.getppid()))
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal's, which all get: the workers drain first
-    loop.add_signal_handler(signal.SIGHUP, crew.reloads.ask)
-    _end_with(life, stop)
-    tasks = crew.services.tasks
-    work = [tasks.start(crew.follow(), "workers"), tasks.start(crew.reloads.run(), "reloads")]
-    runner = web.AppRunner(admin.application(crew), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    for door in doors:
-        await web.SockSite(runner, door).start()
-    await stop.wait()
-    for task in work:
-        task.cancel()
-    await tasks.drain(1)
-    await runner.cleanup()
-    await crew.close()
-    return 0
-
-
-def _tell(parent: int) -> None:
-    if os.getppid() == parent:
-        os.kill(parent, signal.SIGUSR1)
-
-
-def _also(*events: asyncio.Event) -> None:
-    for event in events:
-        event.set()
-
-
-def _end_with(life: int, stop: asyncio.Event) -> None:
-    """Where the process that has started this one is gone, nobody would ever end it."""
-    loop = asyncio.get_running_loop()
-
-    def ended() -> None:
-        loop.remove_reader(life)
-        stop.set()
-
-    loop.add_reader(life, ended)
+        return uvloop.run(posts.keep_desk(self._plan, self._folder, len(self._slots), self._doors, self._life))
 
 
 def _noted(_number: int, _frame: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch process merge pulse kind upstream admission store store.counts",
+    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch process merge listening pulse kind upstream admission store store.counts",
     "store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
     "store.memory changes store.commands store.topology exchange attempt request response scalars prices source relay realtime fault upstream.dial upstream.incoming",
     "services store.pipe reload store.divided desk",
@@ -25,7 +25,8 @@ LAYERS = (
     "generation",
     "weir",
     "app",
-    "testing tour workers",
+    "testing tour posts",
+    "workers",
     "sums",
     "statement",
     "ledger",
@@ -33,7 +34,7 @@ LAYERS = (
 )
 """Bottom up: a module imports at run time only from lines above its own. `demo` stands apart: it knows only itself."""
 
-USE_AIOHTTP = {"server", "admin", "desk", "crew", "app", "workers", "tour", "testing"}
+USE_AIOHTTP = {"server", "admin", "desk", "crew", "app", "posts", "tour", "testing"}
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "managers", "misc", "impl"}
 
 Imports = dict[str, set[str]]

@@ -26,6 +26,9 @@ weir_upstream_in_flight                    gauge     upstream
 weir_plugin_errors                         counter   plugin
 weir_event_loop_lag_seconds                gauge
 gen_ai_server_time_to_first_token_seconds  histogram model upstream
+weir_config_reloads counter result
+weir_config_info gauge hash
+weir_config_last_reload_successful gauge
 """
 EXPECTED = {name: (kind, labels) for name, kind, *labels in (line.split() for line in PAGE.strip().splitlines())}
 

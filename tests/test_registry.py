@@ -280,7 +280,7 @@ async def test_a_lifespan_that_fails_stops_the_start_and_leaves_those_before():
 
 
 def test_weir_serve_says_which_plugin_cannot_start(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    for prepares in ("logs.configure", "_make_room_for_sockets"):  # of the whole process, which is pytest's
+    for prepares in ("logs.configure", "process.make_room_for_sockets"):  # of the whole process, which is pytest's
         monkeypatch.setattr(f"proxy.cli.{prepares}", lambda: None)
     file = tmp_path / "config.yaml"
     server = "server: {listen: '127.0.0.1:0', admin: '127.0.0.1:0'}\n"

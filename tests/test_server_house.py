@@ -65,15 +65,15 @@ async def test_requests_in_flight_are_counted_and_waited_for():
         downstream.flush()
 
     async with edge(serve) as (server, url), wire.connected(url) as client:
-        await server.idle()
+        assert await server.is_idle_in(5)
         await client.send(GET)
         await begun.wait()
         assert server.in_flight == 1
-        waiting = asyncio.ensure_future(server.idle())
-        await asyncio.sleep(0.01)
+        waiting = asyncio.ensure_future(server.is_idle_in(30))
+        assert not await server.is_idle_in(0.01)
         assert not waiting.done()
         go_on.set()
-        await asyncio.wait_for(waiting, 5)
+        assert await asyncio.wait_for(waiting, 5)
         assert (await client.answer()).status == 200
 
 
