@@ -120,10 +120,17 @@ def _found(exchange: Exchange) -> Consumed:
     reported, is_cut = exchange.usage, exchange.outcome in _CUT
     if reported is None:
         return Consumed(*_estimated(exchange, has_served=has_served, is_cut=is_cut), has_served, wasted)
+    completed = _completed(exchange, reported, is_cut=is_cut)
+    return Consumed(completed, is_estimated=completed is not reported, did_work=True, wasted=wasted)
+
+
+def _completed(exchange: Exchange, reported: Usage, *, is_cut: bool) -> Usage:
+    """With an estimate of what a report leaves out: what came after it, and the prompt in TGI's native streams."""
     if is_cut and reported.output_tokens < exchange.delivered_tokens:  # at least what was delivered
         reported = reported._replace(output_tokens=exchange.delivered_tokens)
-        return Consumed(reported, is_estimated=True, did_work=True, wasted=wasted)
-    return Consumed(reported, is_estimated=False, did_work=True, wasted=wasted)
+    if not reported.input_tokens and reported.output_tokens and exchange.request.endpoint == "generate":
+        reported = reported._replace(input_tokens=prompt_tokens(exchange.request))
+    return reported
 
 
 def _estimated(exchange: Exchange, *, has_served: bool, is_cut: bool) -> tuple[Usage, bool]:

@@ -118,6 +118,18 @@ def test_what_is_reported_is_believed():
     assert consumed(exchange)[:3] == (Usage(3, 5), False, True)
 
 
+def test_the_prompt_of_a_native_stream_that_tells_only_its_tokens_is_estimated():
+    exchange = ended({"inputs": "x" * 40}, path="/generate_stream")
+    exchange.usage = Usage(0, 5)
+    assert consumed(exchange)[:3] == (Usage(10, 5), True, True)
+
+
+def test_a_chat_that_reports_no_prompt_is_believed():
+    exchange = ended(HELLO)
+    exchange.usage = Usage(0, 5)
+    assert consumed(exchange)[:3] == (Usage(0, 5), False, True)
+
+
 def test_an_upstream_that_could_not_be_reached_did_no_work():
     exchange = ended(HELLO, outcome=Outcome.UPSTREAM_ERROR)
     exchange.attempts[0].status, exchange.attempts[0].error = 0, ConnectFailed("down")
