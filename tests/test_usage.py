@@ -60,7 +60,11 @@ OBJECTS: dict[str, tuple[dict[str, Any], Usage | None]] = {
         Usage(5, 10),
     ),
     "tgi details, best of three": (
-        {"generated_tokens": 2, "prefill": [{}], "best_of_sequences": [{"generated_tokens": 3}, {"generated_tokens": 4}]},
+        {
+            "generated_tokens": 2,
+            "prefill": [{}],
+            "best_of_sequences": [{"generated_tokens": 3}, {"generated_tokens": 4}],
+        },
         Usage(1, 9),
     ),
     "tgi details with prefill": (
