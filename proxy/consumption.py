@@ -33,7 +33,7 @@ MOST_CHOICES = 128
 
 _LONGEST = frozenset({"max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens"})
 _CHOICES = frozenset({"n", "best_of"})
-_PROMPTS = ("messages", "prompt", "input", "inputs", "instructions", "tools")
+_PROMPTS = ("messages", "prompt", "input", "inputs", "instances", "instructions", "tools")
 _NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file"})
 _NONE = Usage()
 _CUT = frozenset({Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED})

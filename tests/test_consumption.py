@@ -50,6 +50,7 @@ PROMPTS = {
     "responses": ("/v1/responses", {"instructions": "x" * 4, "input": [{"role": "user", "content": [{"type": "input_text", "text": "x" * 4}]}]}, 2),
     "embeddings": ("/v1/embeddings", {"input": ["x" * 4, "x" * 8]}, 3),
     "TGI": ("/generate", {"inputs": "x" * 4, "parameters": {"stop": ["x" * 400]}}, 1),
+    "TGI for Vertex": ("/vertex", {"instances": [{"inputs": "x" * 4}, {"messages": [{"role": "user", "content": "x" * 8}]}]}, 3),
     "not JSON's object": (testing.CHAT, ["x" * 40], 0),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@
 
 Nearly all of it is said in bytes that cannot stand within a JSON string, whose quotes are escaped, so that they are
 replaced without parsing; only events that are about tools or errors, or have a usage to be summed, are written anew.
+And nearly all events of a stream differ only in their text: what stands before and behind it is looked at once.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _REASONS = (
     (b'"finish_reason":"stop_sequence"', b'"finish_reason":"stop"'),
 )
 _SAID_ALL = frozenset({"stop", "eos_token", "stop_sequence"})
+_OPENINGS = (b'"content":"', b'"text":"')
+
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _SHELL = ("object", "id", "created", "model", "system_fingerprint")
 
@@ -52,7 +55,7 @@ def repaired_body(body: bytes, prefix: bytes) -> bytes:
 class Repair:
     """Stands before the receiver of an event stream, and hands on whole events only."""
 
-    __slots__ = ("_calls", "_has_role", "_id", "_is_finished", "_reader", "_receiver", "_shell", "_sum")
+    __slots__ = ("_calls", "_frame", "_has_role", "_id", "_is_finished", "_reader", "_receiver", "_shell", "_sum")
 
     def __init__(self, receiver: Receiver, prefix: bytes, *, sums: bool) -> None:
         """`sums`: the usages of all choices become one event, at the end."""
@@ -63,12 +66,20 @@ class Repair:
         self._calls: set[Any] = set()
         self._sum = [0, 0, 0] if sums else None
         self._shell: dict[str, Any] = {}
+        self._frame: _Frame | None = None
 
     def feed(self, chunk: bytes) -> None:
-        reader = self._reader
-        if reader.is_clear and chunk.endswith(b"\n\n") and not self._reads(chunk):
-            self._receiver.feed(self._plain(chunk))
-            return
+        reader, frame = self._reader, self._frame
+        if reader.is_clear and chunk.endswith(b"\n\n"):
+            if frame is not None and frame.holds(chunk):
+                self._receiver.feed(frame.around(chunk))
+                return
+            if not self._reads(chunk):
+                goes_on = self._has_role or _ROLE not in chunk
+                repaired = self._plain(chunk)
+                self._frame = _frame(chunk, repaired) if goes_on else None
+                self._receiver.feed(repaired)
+                return
         repaired = b"".join([self._event(event) for event in reader.feed(chunk)])
         if repaired:
             self._receiver.feed(repaired)
@@ -170,6 +181,38 @@ class Repair:
         usage = dict(zip(_COUNTS, self._sum, strict=True))
         self._sum = [0, 0, 0]
         return self._plain(Event.of_json({**self._shell, "choices": [], "usage": usage}).raw)
+
+
+class _Frame:
+    """What stands around the text of an event, as it came and as it goes."""
+
+    __slots__ = ("_head", "_is_same", "_new_head", "_new_tail", "_size", "_tail", "_tail_size")
+
+    def __init__(self, head: bytes, tail: bytes, new_head: bytes, new_tail: bytes) -> None:
+        self._head, self._tail, self._new_head, self._new_tail = head, tail, new_head, new_tail
+        self._size, self._tail_size = len(head), len(tail)
+        self._is_same = (head, tail) == (new_head, new_tail)
+
+    def holds(self, event: bytes) -> bool:
+        """Between two quotes without another one is one string, and so one event."""
+        last = len(event) - self._tail_size
+        is_alike = last >= self._size and event.startswith(self._head) and event.endswith(self._tail)
+        return is_alike and event.find(b'"', self._size, last) < 0
+
+    def around(self, event: bytes) -> bytes:
+        if self._is_same:
+            return event
+        return b"%b%b%b" % (self._new_head, event[self._size : -self._tail_size], self._new_tail)
+
+
+def _frame(event: bytes, repaired: bytes) -> _Frame | None:
+    """Of an event that goes on with a text; None where it is not alone, or is not so simple."""
+    for opening in _OPENINGS:
+        start, new_start = event.find(opening) + len(opening), repaired.find(opening) + len(opening)
+        end, new_end = event.find(b'"', start), repaired.find(b'"', new_start)
+        if start >= len(opening) and event.count(b"\n\n") == 1 and event[start:end] == repaired[new_start:new_end]:
+            return _Frame(event[:start], event[end:], repaired[:new_start], repaired[new_end:])
+    return None
 
 
 def _rewritten(body: bytes) -> bytes:

@@ -43,9 +43,7 @@ COMMIT_SECONDS = 15.0
 """How long a stream's first event is waited for: after so long a silence TGI says something by itself."""
 
 _IDS = {"chat": b"chatcmpl-", "completions": b"cmpl-"}
-_NATIVE = frozenset(
-    {"/", "/generate", "/generate_stream", "/invocations", "/tokenize", "/chat_tokenize", "/vertex", "/vertex/"}
-)
+_NATIVE = frozenset({"/", "/generate", "/generate_stream", "/invocations", "/tokenize", "/chat_tokenize", "/vertex"})
 _REQUESTS_FAULT = frozenset({400, 413, 415, 422})
 _WANTS_USAGE = re.compile(rb'"include_usage"\s*:\s*true')
 
