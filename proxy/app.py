@@ -188,7 +188,14 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
         completions = Tasks()
         router = Router(_routes(plan, metrics, upstreams, routes))
         gateway = Gateway(
-            router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
+            router,
+            _lost(plan, metrics),
+            _gate(plan, metrics),
+            upstreams,
+            Attempts(upstreams, metrics),
+            metrics,
+            stdout,
+            completions,
         )
         metrics.before_page = gateway.settle
         services.store.settle_ended = gateway.settle_taken
@@ -295,6 +302,11 @@ def _route(settings: config.Route, targets: list[Target], chain: Chain, upstream
 
 def _lost(plan: Plan, metrics: Metrics) -> Route:
     return Route("", Rule(Match()), Chain(plan.unrouted, metrics.plugin_failed), ())
+
+
+def _gate(plan: Plan, metrics: Metrics) -> Chain:
+    everywhere = [plugin for plugin in plan.unrouted if all(plugin in chain for chain in plan.chains)]
+    return Chain(everywhere, metrics.plugin_failed)
 
 
 async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str:
