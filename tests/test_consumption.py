@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from proxy import testing
+from proxy.answer import InBandError
 from proxy.errors import ConnectFailed
 from proxy.plugin import (
     Attempt,
@@ -135,6 +136,15 @@ def test_an_upstream_that_could_not_be_reached_did_no_work():
     exchange = ended(HELLO, outcome=Outcome.UPSTREAM_ERROR)
     exchange.attempts[0].status, exchange.attempts[0].error = 0, ConnectFailed("down")
     assert consumed(exchange) == (Usage(), False, False, ())
+
+
+def test_an_error_within_a_200_used_nothing_unless_tokens_came_before():
+    exchange = ended(HELLO, outcome=Outcome.STREAM_INTERRUPTED)
+    exchange.told, exchange.response_bytes = InBandError("Model is overloaded"), 400
+    assert consumed(exchange) == (Usage(), False, False, ())
+    exchange = ended(HELLO, outcome=Outcome.STREAM_INTERRUPTED)
+    exchange.told, exchange.delivered_tokens = InBandError("Request failed during generation"), 3
+    assert consumed(exchange) == (Usage(10, 3), True, True, ())
 
 
 def test_reading_a_response_again_uses_nothing():

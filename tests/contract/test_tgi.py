@@ -43,6 +43,16 @@ class House:
     async def get(self, path):
         return await wire.fetch(self.weir.url, asks(f"GET {path}"))
 
+    async def ledger(self, count):
+        """The last of so many lines of what was metered."""
+        await wire.until(lambda: len(self._lines("tokens")) == count)
+        return self._lines("tokens")[-1]
+
+    def _lines(self, key):
+        self.weir.gateway.settle()
+        lines = [orjson.loads(line) for line in self._log.getvalue().splitlines()]
+        return [line for line in lines if key in line]
+
     async def outcome(self):
         await wire.until(lambda: not self.weir.in_flight)
         self.weir.gateway.settle()
@@ -138,6 +148,50 @@ async def test_and_in_openais_on_openais(body, headers, status, message, word):
     error = answer.json()["error"]
     assert message in error["message"] or status == 401
     assert error["type"] == ("upstream_error" if status == 401 else "invalid_request_error")
+
+
+# -- what is counted
+
+DETAILS = {"details": True, "max_new_tokens": 3}
+COUNTED = {
+    "/": ("/", {"inputs": "Hi you", "parameters": DETAILS}, (2, 3, False)),
+    "/, prefill": ("/", {"inputs": "Hi you", "parameters": {**DETAILS, "decoder_input_details": True}}, (2, 3, False)),
+    "/, streamed": ("/", {"inputs": "Hi you", "stream": True, "parameters": DETAILS}, (2, 3, False)),
+    "/generate": ("/generate", {"inputs": "Hi you"}, (2, 7, False)),
+    "/generate_stream": ("/generate_stream", {"inputs": "Hi you", "parameters": DETAILS}, (2, 3, False)),
+    "/generate_stream, without details": ("/generate_stream", {"inputs": "Hi you!!"}, (2, 7, True)),
+    "/invocations": ("/invocations", {"inputs": "Hi you"}, (2, 7, False)),
+    "/invocations, chat": ("/invocations", said("Hi", max_tokens=3), (5, 3, False)),
+    "chat": (CHAT, said("Hi", max_tokens=3), (5, 3, False)),
+    "chat, streamed": (CHAT, said("Hi", **STREAM), (5, 7, False)),
+    "prompts": (COMPLETIONS, {"prompt": ["a", "b c"], "max_tokens": 2, **STREAM}, (3, 4, False)),
+    "overloaded": ("/generate", {"inputs": "overloaded"}, (0, 0, False)),
+    "overloaded, streamed": ("/generate_stream", {"inputs": "overloaded"}, (0, 0, False)),
+    "overloaded chat": (CHAT, said("overloaded", **STREAM), (0, 0, False)),
+    "/tokenize": ("/tokenize", {"inputs": "Hi you"}, (0, 0, False)),
+    "/info": ("/info", None, (0, 0, False)),
+}
+
+
+@pytest.mark.parametrize("settings", ["", "normalize: false"], ids=["normalized", "as it came"])
+async def test_tokens_are_counted_on_every_route(settings):
+    async with house(plugins=[{"metering": {"ledger": "stdout"}}], settings=settings) as home:
+        for place, (name, (path, body, tokens)) in enumerate(COUNTED.items(), 1):
+            await (home.get(path) if body is None else home.ask(body, path))
+            line = await home.ledger(place)
+            assert (name, (line["tokens"]["input"], line["tokens"]["output"], line["estimated"])) == (name, tokens)
+
+
+async def test_limits_count_native_routes_as_they_do_chats():
+    limit = {"rate_limit": {"by": "route", "requests": "3/hour", "tokens": "1000/hour"}}
+    async with house(plugins=[limit]) as home:
+        asked = [("/generate", {"inputs": "Hi you"}), ("/generate_stream", {"inputs": "Hi you", "parameters": DETAILS})]
+        for path, body in (*asked, (CHAT, said("Hi", max_tokens=3))):
+            assert (await home.ask(body, path)).status == 200
+            await home.outcome()
+        refused = await home.ask({"inputs": "Hi you"}, "/")
+    assert (refused.status, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert int(refused.headers["x-ratelimit-remaining-tokens"]) == pytest.approx(1000 - 9 - 5 - 8, abs=1)
 
 
 # -- errors on OpenAI's routes
@@ -289,6 +343,21 @@ async def test_another_server_serves_what_a_full_one_does_not(path, body):
     assert b"error" not in answer.body
 
 
+class Silent(Tgi):
+    """Sends its header, and has its request wait."""
+
+    async def _stream(self, wire, events, *, done=True):
+        await wire.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        await wire.gone.wait()
+
+
+@pytest.mark.parametrize("path", [CHAT, "/generate_stream"])
+async def test_another_server_serves_where_no_token_comes_in_time(path):
+    async with pair([{"failover": {"max_attempts": 2, "first_token": "100ms"}}], Silent(), Tgi()) as weir:
+        answer = await testing.ask(weir, {**said("Hi", **STREAM), "inputs": "Hi"}, path=path)
+    assert (answer.status, answer.headers["x-weir-upstream"]) == (200, "other")
+
+
 @pytest.mark.parametrize(("path", "body"), FULL.values(), ids=FULL)
 async def test_where_all_are_full_the_app_is_told(path, body):
     async with pair([{"failover": {"max_attempts": 2}}], Tgi(permits=0), Tgi(permits=0)) as weir:
@@ -367,14 +436,9 @@ async def test_completions_of_many_prompts():
     assert [c.usage and c.usage.total_tokens for c in plain] == [None, None, 3, 4]
 
 
-@pytest.mark.parametrize("plugins", [[], ["metering"]], ids=["alone", "metered"])
-async def test_many_prompts_are_metered_in_sum(plugins):
-    async with house(plugins=[{"metering": {"ledger": "stdout"}}]) as home:
-        answer = await home.ask({"model": "tgi", "prompt": ["a", "b c"], "max_tokens": 2, "stream": True}, COMPLETIONS)
-        await home.outcome()
-        lines = [orjson.loads(line) for line in home._log.getvalue().splitlines()]
-    [tokens] = [line["tokens"] for line in lines if "tokens" in line]
-    assert (tokens["input"], tokens["output"]) == (3, 4)
+async def test_the_usage_that_only_metering_asked_for_is_hidden():
+    async with house(plugins=["metering"]) as home:
+        answer = await home.ask({"prompt": ["a", "b c"], "max_tokens": 2, **STREAM}, COMPLETIONS)
     assert b'"usage":{' not in answer.body
 
 
