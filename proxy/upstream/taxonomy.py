@@ -15,9 +15,10 @@ from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import orjson
+
 from proxy.answer import in_band_error
 from proxy.complaint import kind_of
-from proxy.errors import error_body
 from proxy.kind import Kind
 
 if TYPE_CHECKING:
@@ -53,15 +54,22 @@ _BEGINNINGS = (
 
 
 class Error(NamedTuple):
-    """As OpenAI would tell it: `code` is TGI's word for it, or `context_length_exceeded`."""
+    """As OpenAI would tell it: `code` is TGI's word for it, or `context_length_exceeded`.
+
+    `word`: what text-generation calls it. It stands beside the error, so that TGI's own client raises the same for its
+    chats as it does without Weir.
+    """
 
     status: int
     message: str
     type: str
     code: str | None
+    word: str | None = None
 
     def body(self) -> bytes:
-        return error_body(self.message, self.type, self.code)
+        told = {"message": self.message, "type": self.type, "code": self.code, "param": None}
+        beside = {} if self.word is None else {"error_type": self.word}
+        return orjson.dumps({"error": told, **beside})
 
 
 @cache
@@ -92,7 +100,7 @@ def error_in(status: int, value: Any) -> Error | None:
 def refusal(status: int, text: bytes) -> Error:
     """What TGI's framework says of a request that TGI never saw."""
     right, kind = _by_status(status)
-    return Error(right, text.decode("utf-8", "replace"), kind, None)
+    return Error(right, text.decode("utf-8", "replace"), kind, None, "validation")
 
 
 def error_of(status: int, told: InBandError) -> Error:
@@ -104,7 +112,8 @@ def error_of(status: int, told: InBandError) -> Error:
     known = _CLASSES.get(type(classes().parse_error(status, payload)).__name__)
     right, kind = known or _by_status(status)
     is_too_long = kind_of(right, told) is Kind.CONTEXT_LENGTH
-    return Error(right, told.message, kind, "context_length_exceeded" if is_too_long else _slug(word))
+    code = "context_length_exceeded" if is_too_long else _slug(word)
+    return Error(right, told.message, kind, code, payload.get("error_type"))
 
 
 def reason(status: int) -> bytes:

@@ -172,6 +172,18 @@ async def test_clients_raise_the_same(settings: str) -> None:
             assert (name, said[1]) == (name, said[0])
 
 
+CHATS = {"overloaded": "OverloadedError", "failed": "GenerationError", "invalid": "ValidationError"}
+
+
+async def test_for_chats_its_client_raises_the_same_although_the_error_is_openais() -> None:
+    async with both() as (direct, weir):
+        for prompt, name in CHATS.items():
+            for root in (direct, weir):
+                asked = [Message(role="user", content=prompt)]
+                with pytest.raises(getattr(text_generation.errors, name)):
+                    await called(lambda root, asked=asked: client(root).chat(asked), root)
+
+
 async def test_what_the_framework_refuses_is_an_error_that_its_client_knows() -> None:
     """Direct, text-generation stumbles over a body that is no JSON."""
     async with both() as (direct, weir):

@@ -113,7 +113,7 @@ STREAMS = {
     ),
     "an error": (
         chat('"content":"Hi"', identity="x") + 'data: {"error":{"message":"Request failed during generation: OOM","http_status_code":422}}\n\n' + DONE,
-        chat('"content":"Hi"', identity="x") + 'data: {"error":{"message":"Request failed during generation: OOM","type":"server_error","code":"generation","param":null}}\n\n' + DONE,
+        chat('"content":"Hi"', identity="x") + 'data: {"error":{"message":"Request failed during generation: OOM","type":"server_error","code":"generation","param":null},"error_type":"generation"}\n\n' + DONE,
     ),
     "an error in OpenAI's shape": ('data: {"error":{"message":"no","type":"x","code":1}}\n\n', 'data: {"error":{"message":"no","type":"x","code":1}}\n\n'),
     "no spaces": (chat('"content":"Hi"').replace("data: ", "data:"), chat('"content":"Hi"', identity=OWN).replace("data: ", "data:")),

@@ -59,7 +59,7 @@ def test_within_a_200_the_text_alone_tells(name):
 
 def test_within_a_200_what_nobody_knows_is_the_servers():
     error = error_in(200, {"error": {"message": "Stream event serialization error", "http_status_code": 422}})
-    assert error == (500, "Stream event serialization error", "server_error", None)
+    assert error == (500, "Stream event serialization error", "server_error", None, None)
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,29 @@ def test_its_body_is_openais():
     error = error_in(422, {"error": "Input validation error: no", "error_type": "validation"})
     assert error is not None
     assert orjson.loads(error.body()) == {
-        "error": {"message": "Input validation error: no", "type": INVALID, "code": "validation", "param": None}
+        "error": {"message": "Input validation error: no", "type": INVALID, "code": "validation", "param": None},
+        "error_type": "validation",
     }
     told = in_band_error(orjson.loads(error.body()))
     assert (told.message, told.type) == ("Input validation error: no", INVALID)
 
 
+@pytest.mark.parametrize(("status", "message", "word"), [each[:3] for each in ERRORS.values()], ids=ERRORS)
+def test_text_generation_raises_for_it_what_it_raises_for_tgis_own(status, message, word):
+    parse, own = text_generation.errors.parse_error, {"error": message, **({"error_type": word} if word else {})}
+    error = error_in(status, own)
+    raised, direct = type(parse(error.status, orjson.loads(error.body()))), type(parse(status, own))
+    assert raised is direct or direct is text_generation.errors.UnknownError
+
+
 def test_what_the_framework_refuses():
-    assert refusal(422, "Failed to deserialize ☕".encode()) == (400, "Failed to deserialize ☕", INVALID, None)
+    assert refusal(422, "Failed to deserialize ☕".encode()) == (
+        400,
+        "Failed to deserialize ☕",
+        INVALID,
+        None,
+        "validation",
+    )
     assert refusal(413, b"length limit exceeded").status == 413
 
 
