@@ -29,7 +29,17 @@ class House:
 
     def __init__(self, upstream, weir, log) -> None:
         self.upstream, self.weir, self._log = upstream, weir, log
-        self.client = openai.AsyncOpenAI(base_url=f"{weir.url}/v1", api_key="k", max_retries=0)
+        self._client = None
+
+    @property
+    def client(self):
+        if self._client is None:
+            self._client = openai.AsyncOpenAI(base_url=f"{self.weir.url}/v1", api_key="k", max_retries=0)
+        return self._client
+
+    async def aclose(self):
+        if self._client is not None:
+            await self._client.close()
 
     async def ask(self, body, path=CHAT, **headers):
         return await testing.ask(self.weir, body, path=path, headers=headers)
@@ -69,10 +79,8 @@ async def house(script=None, plugins=(), settings="", **quirks):
             f"upstreams: {{gpu: {{kind: tgi, base_url: {upstream.url!r}{settings and ', '}{settings}}}}}\n"
             f"plugins: {orjson.dumps(list(plugins)).decode()}\nroutes: [{{name: default, targets: [gpu]}}]\n"
         )
-        async with testing.configured(text, log) as weir:
-            home = House(upstream, weir, log)
-            async with home.client:
-                yield home
+        async with testing.configured(text, log) as weir, contextlib.aclosing(House(upstream, weir, log)) as home:
+            yield home
 
 
 def said(prompt: str, **more) -> dict:
