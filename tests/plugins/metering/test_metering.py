@@ -136,8 +136,12 @@ async def test_usage_is_read_in_every_shape(house, path, streams, body, tokens):
     assert (line["estimated"], Decimal(line["cost_usd"]) > 0) == (False, True)
 
 
-async def test_native_tgi_tells_its_usage_in_the_header(house):
-    script = testing.answer(b'{"generated_text":"a"}', x_prompt_tokens="12", x_generated_tokens="7")
+DETAILS = b'[{"generated_text":"a","details":{"finish_reason":"length","generated_tokens":7,"prefill":[],"tokens":[]}}]'
+
+
+@pytest.mark.parametrize("body", [b'{"generated_text":"a"}', DETAILS], ids=["plain", "details"])
+async def test_native_tgi_tells_its_usage_in_the_header(house, body):
+    script = testing.answer(body, x_prompt_tokens="12", x_generated_tokens="7")
     async with house(script) as home:
         await testing.ask(home.weir, {"inputs": "x"}, path="/generate")
         line = await home.line()
