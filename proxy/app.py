@@ -171,7 +171,7 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
     """Everything started, in order; stopped in reverse. `stdout` gets the access lines."""
     stdout = stdout or Lines(sys.stdout.buffer)
     metrics = Metrics()
-    routes = {route.name: _targets(route) for route in plan.config.routes}
+    routes = {route.name: targets_of(route) for route in plan.config.routes}
     services = Services(metrics.registry, upstreams=plan.config.upstreams, stdout=stdout, routes=routes)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
@@ -262,7 +262,7 @@ def _check_health(upstreams: Collection[OpenAI], services: Services, stack: Asyn
             stack.callback(services.tasks.start(work, f"health of upstream '{upstream.name}'").cancel)
 
 
-def _targets(settings: config.Route) -> list[Target]:
+def targets_of(settings: config.Route) -> list[Target]:
     return [
         Target(
             told.upstream or "", told.model, weight=told.weight, context_window=told.context_window, static=told.static

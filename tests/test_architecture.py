@@ -24,8 +24,10 @@ LAYERS = (
     "gateway",
     "app",
     "testing tour",
-    "sums",
-    "statement",
+    "veil findings sums",
+    "destinations narration statement",
+    "search",
+    "explain",
     "ledger",
     "cli",
 )

@@ -39,7 +39,7 @@ from proxy.plugin import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
     from plugins.budget.account import Purse
     from plugins.budget.usual import Habit
@@ -123,6 +123,21 @@ class Budget(Plugin[BudgetConfig]):
             if held.habit is not None:
                 self._learn(exchange, held.habit)
         self._spending.add(account)
+
+    @override
+    def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        if self._kind in {"principal", "label"} and PRINCIPAL not in exchange:
+            return ["reserves from whoever calls, who is not known here"]
+        if exchange.request.endpoint not in PAID:
+            return ["reserves nothing"]
+        self._routes = services.routes
+        account = self._account(exchange)
+        micro, habit = self._reservation(exchange, account.subject)
+        taken = "" if habit is None else f", an answer taken to have {self._usual.tokens(habit)} tokens"
+        return [
+            f"reserves ${dollars(micro)} of {purse.amount} for {self._kind} '{account.tag}'{taken}"
+            for purse in account.purses
+        ]
 
     @override
     def state(self) -> Mapping[str, Any]:

@@ -36,7 +36,7 @@ from proxy.plugin import (
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from plugins.metering.bill import Bill, Spent
     from proxy.plugin import Attempt, Exchange, Response, Saved, Services, Usage
@@ -143,6 +143,16 @@ class Metering(Plugin[MeteringConfig]):
     @override
     def on_request(self, exchange: Exchange) -> None:
         exchange[TARIFF] = self
+
+    @override
+    def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        own = {name: PriceList(upstream.prices) for name, upstream in services.upstreams.items()}
+        self._book = PriceBook(self._listed, own)
+        services.models.update(self._listed.names, *(prices.names for prices in own.values()))
+        exchange[TARIFF] = self
+        is_askable = self.config.include_usage and exchange.request.endpoint in ASKABLE
+        is_asked = is_askable and asked(exchange.request.at_hand or b"", exchange.request.glimpse()) is not None
+        return ["asks the stream for its usage, unseen by the app"] if is_asked else []
 
     def rates(self, upstream: str, model: str | None) -> tuple[int, int] | None:
         """As a Tariff."""
