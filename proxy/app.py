@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from proxy import config
     from proxy.config import Address, Config, Upstream
+    from proxy.feedback import Desk
     from proxy.plugin import Plugin
     from proxy.source import Problem, Source
     from proxy.store.claims import Store
@@ -97,11 +98,14 @@ class Plan:
 class Weir:
     """A running proxy. `url` and `admin_url` are where it really listens, also for port 0."""
 
-    def __init__(self, plan: Plan, gateway: Gateway, server: Server, metrics: Metrics, store: Store) -> None:
+    def __init__(
+        self, plan: Plan, gateway: Gateway, server: Server, metrics: Metrics, store: Store, feedback: Desk
+    ) -> None:
         self.plan = plan
         self.store = store
         self.gateway = gateway
         self.metrics = metrics
+        self.feedback = feedback
         self.url = self.admin_url = ""
         self._server = server
         self._digest = plan.digest
@@ -188,14 +192,21 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
         completions = Tasks()
         router = Router(_routes(plan, metrics, upstreams, routes))
         gateway = Gateway(
-            router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
+            router,
+            _lost(plan, metrics),
+            _gate(plan, metrics),
+            upstreams,
+            Attempts(upstreams, metrics),
+            metrics,
+            stdout,
+            completions,
         )
         metrics.before_page = gateway.settle
         services.store.settle_ended = gateway.settle_taken
         stack.callback(gateway.settle)  # of what the tasks complete, and before a plugin leaves its lifespan
         stack.push_async_callback(completions.drain, TASK_SECONDS)
         server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
-        weir = Weir(plan, gateway, server, metrics, services.store)
+        weir = Weir(plan, gateway, server, metrics, services.store, services.feedback)
         lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
         stack.callback(lag.cancel)
         weir.admin_url = await _serve_admin(weir, plan.config.server.admin, stack)
@@ -297,6 +308,11 @@ def _lost(plan: Plan, metrics: Metrics) -> Route:
     return Route("", Rule(Match()), Chain(plan.unrouted, metrics.plugin_failed), ())
 
 
+def _gate(plan: Plan, metrics: Metrics) -> Chain:
+    everywhere = [plugin for plugin in plan.unrouted if all(plugin in chain for chain in plan.chains)]
+    return Chain(everywhere, metrics.plugin_failed)
+
+
 async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str:
     listening = await asyncio.get_running_loop().create_server(server, address.host, address.port, backlog=BACKLOG)
     stack.push_async_callback(server.shutdown, CLOSE_SECONDS)
@@ -306,7 +322,9 @@ async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str
 
 async def _serve_admin(weir: Weir, address: Address, stack: AsyncExitStack) -> str:
     runner = web.AppRunner(
-        admin.application(weir.metrics, weir.readiness, weir.state), access_log=None, shutdown_timeout=1.0
+        admin.application(weir.metrics, weir.readiness, weir.state, weir.feedback),
+        access_log=None,
+        shutdown_timeout=1.0,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

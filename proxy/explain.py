@@ -13,9 +13,7 @@ import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import app, config
-from proxy.narration import narrated
 from proxy.request import Request
-from proxy.search import find
 from proxy.server import target_fault
 from proxy.source import ConfigError, Problem
 
@@ -48,6 +46,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(options: argparse.Namespace) -> int:
+    from proxy.narration import narrated  # noqa: PLC0415 - the proxy itself needs none of it
+    from proxy.search import find  # noqa: PLC0415
+
     plan = app.Plan(*config.load(pathlib.Path(options.file)))
     found = asyncio.run(find(plan, _request(options)))
     text = orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n" if options.json else narrated(found)

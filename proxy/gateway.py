@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.attempts import Attempts
-    from proxy.chain import Placed
+    from proxy.chain import Chain, Placed
     from proxy.downstream import Downstream
     from proxy.exchange import Exchange
     from proxy.lines import Lines
@@ -51,13 +51,14 @@ class Gateway:
         self,
         router: Router,
         lost: Route,
+        gate: Chain,
         upstreams: Mapping[str, OpenAI],
         attempts: Attempts,
         metrics: Metrics,
         access_log: Lines,
         tasks: Tasks,
     ) -> None:
-        """`lost` is the way of requests that no route takes."""
+        """`lost` is the way of requests that no route takes, `gate` has the plugins that all routes share."""
         self.router = router
         self.upstreams = upstreams
         self._attempts = attempts
@@ -65,6 +66,7 @@ class Gateway:
         self._access_log = access_log
         self._tasks = tasks
         self._lost = lost
+        self._gate = gate
         self._drains: dict[Exchange, asyncio.TimerHandle] = {}
         self._ended: list[Exchange] = []
         self._settling: asyncio.TimerHandle | None = None
@@ -91,6 +93,8 @@ class Gateway:
         try:
             route = self.router.find(request)
             if route is None:
+                if not request.is_buffered:
+                    await self._gate.on_head(exchange)
                 await read_model(request)
                 route = self.router.find(request)
                 assert route is not None

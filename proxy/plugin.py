@@ -45,6 +45,7 @@ from proxy.errors import (
 )
 from proxy.exchange import EARLY, PRINCIPAL, SAVED, Exchange, Key, Principal, Saved
 from proxy.fault import Fault, Kind
+from proxy.feedback import Feedback
 from proxy.flight import Flight
 from proxy.prices import Price, PriceFile
 from proxy.request import Request
@@ -105,6 +106,7 @@ __all__ = [
     "Expiry",
     "FailureMode",
     "Fault",
+    "Feedback",
     "FilePath",
     "Flight",
     "Grant",
@@ -218,6 +220,13 @@ class Plugin(Generic[C]):
 
     def lifespan(self, services: Services) -> AbstractAsyncContextManager[None] | None:
         """Entered before the first request, in YAML order, and left after the last. What it raises stops the start."""
+
+    def on_head(self, exchange: Exchange) -> Awaitable[object] | None:
+        """The header is here, and the body would be read now to find the route: raise, so that it is not.
+
+        Only for plugins that all routes have with the same settings, and only for such requests; `on_request` follows
+        when the route is known. What this leaves on the exchange stays.
+        """
 
     def on_request(self, exchange: Exchange) -> Awaitable[Response | None] | Response | None:
         """The request is here. A Response answers it: no later plugin and no upstream sees it.
