@@ -40,7 +40,7 @@ class Tracing(Plugin[TracingConfig]):
     @override
     @contextlib.asynccontextmanager
     async def lifespan(self, services: Services) -> AsyncIterator[None]:
-        from plugins.tracing.export import Pipeline, samples  # noqa: PLC0415 - 20 MB that only traces need
+        from plugins.tracing.export import Pipeline, samples  # noqa: PLC0415 - the SDK
 
         self._samples = samples(self.config, os.environ)
         self._peers = spans.peers(services)
