@@ -1,4 +1,4 @@
-"""The admin port: /livez, /readyz, /metrics, /state, /feedback. Never on the data plane, and never anything secret."""
+"""The admin port: /livez, /readyz, /metrics, /state, POST /drain and /feedback. Never on the data plane, no secrets."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 
 def application(
-    metrics: Metrics, readiness: Callable[[], str], state: Callable[[], object], feedback: Desk
+    metrics: Metrics,
+    readiness: Callable[[], str],
+    state: Callable[[], object],
+    drain: Callable[[], None],
+    feedback: Desk,
 ) -> web.Application:
-    """`readiness` says why not, or nothing; `state` gives what /state shows."""
+    """`readiness` says why not, or nothing; `state` gives what /state shows; `drain` begins to."""
 
     async def livez(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -49,12 +53,17 @@ def application(
         body = orjson.dumps({"request_id": request_id, "known": is_known})
         return web.Response(status=200 if is_known else 202, body=body, content_type="application/json")
 
+    async def begin_drain(_: web.Request) -> web.Response:
+        drain()
+        return web.Response(text="draining\n", status=202)
+
     app = web.Application()
     app.on_response_prepare.append(_unsigned)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", page)
     app.router.add_get("/state", show_state)
+    app.router.add_post("/drain", begin_drain)
     app.router.add_post("/feedback", take_feedback)
     return app
 

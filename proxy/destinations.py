@@ -9,12 +9,15 @@ import urllib.parse
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from proxy import app, balance, static
+from proxy import balance, static
 from proxy.consumption import ESTIMABLE, asked_model
 from proxy.errors import ProxyError
 from proxy.exchange import PRINCIPAL
 from proxy.findings import Cost, Destination
+from proxy.plan import targets_of
 from proxy.prompt import beginning, opening
+from proxy.source import ConfigError
+from proxy.supply import KINDS
 from proxy.tariff import FEMTO, TARIFF
 from proxy.veil import HIDDEN
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from proxy.attempt import Target
     from proxy.exchange import Exchange
     from proxy.findings import Asked
+    from proxy.plan import Plan
     from proxy.targets import Balance
     from proxy.upstream.openai import OpenAI
 
@@ -34,17 +38,26 @@ PLAIN_QUERY: Final = frozenset({"api-version"})
 class Destinations:
     """Of one route."""
 
-    def __init__(self, plan: app.Plan, exchange: Exchange, asked: Asked, route: config.Route) -> None:
-        """`exchange` has the facts that plugins left on it."""
+    def __init__(self, plan: Plan, exchange: Exchange, asked: Asked, route: config.Route) -> None:
+        """`exchange` has the facts that plugins left on it. Raises ConfigError."""
         self._plan = plan
         self._exchange = exchange
         self._request = exchange.request
         self._asked = asked
         self._balance = route.balance
-        self._targets = app.targets_of(route)
-        settings = plan.config.upstreams
+        self._targets = targets_of(route)
         names = {target.upstream for target in self._targets if target.static is None}
-        self._upstreams = {name: app.KINDS[settings[name].kind](name, settings[name]) for name in names}
+        self._upstreams = {name: self._upstream(name) for name in names}
+
+    def _upstream(self, name: str) -> OpenAI:
+        """Raises ConfigError where what it trusts cannot be read."""
+        settings = self._plan.config.upstreams[name]
+        try:
+            return KINDS[settings.kind](name, settings)
+        except OSError as error:
+            what = f"its certificates cannot be read: {error.strerror or error}"
+            at = ("upstreams", name, "tls", "ca_file")
+            raise ConfigError([self._plan.source.problem(at, what, "write a PEM file of authorities")]) from error
 
     def found(self) -> tuple[str, list[Destination]]:
         """Why they stand as they do, and they."""

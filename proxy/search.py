@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from proxy import app
 from proxy.config import Match
 from proxy.consumption import ESTIMABLE, asked_model, output_tokens, prompt_tokens
 from proxy.destinations import SHOWN, Destinations, shown_target
@@ -19,6 +18,7 @@ from proxy.errors import ProxyError
 from proxy.exchange import Exchange
 from proxy.findings import Asked, Findings, Passed, Refusal, Setting, Step
 from proxy.headers import CREDENTIALS
+from proxy.plan import targets_of
 from proxy.routing import Rule, read_model
 from proxy.services import Services
 from proxy.veil import HIDDEN, default_of, veiled
@@ -26,23 +26,24 @@ from proxy.veil import HIDDEN, default_of, veiled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
+    from proxy.plan import Plan
     from proxy.plugin import Plugin
     from proxy.request import Request
     from proxy.source import Path
 
 
-async def find(plan: app.Plan, request: Request) -> Findings:
+async def find(plan: Plan, request: Request) -> Findings:
     """The request's body is at hand, and JSON where it says so."""
     await read_model(request)
     return await _Search(plan, request).run()
 
 
 class _Search:
-    def __init__(self, plan: app.Plan, request: Request) -> None:
+    def __init__(self, plan: Plan, request: Request) -> None:
         self._plan = plan
         self._request = request
         self._exchange = Exchange("req_explain", request)
-        targets = {route.name: app.targets_of(route) for route in plan.config.routes}
+        targets = {route.name: targets_of(route) for route in plan.config.routes}
         self._services = Services(CollectorRegistry(), upstreams=plan.config.upstreams, routes=targets)
 
     async def run(self) -> Findings:

@@ -66,6 +66,7 @@ def test_nothing_of_it_is_secret():
     said = "\n".join(line for line in text.splitlines() if not line.startswith(PROMPT))
     assert "canary" not in said.replace("x-canary", "").replace("${file:canary.key}", "")
     assert "What is a weir" not in said
+    assert "cannot say" not in said
 
 
 def test_a_request_comes_through_standard_input_too():

@@ -87,6 +87,16 @@ async def test_the_app_hands_in_what_it_thinks_of_an_answer():
     assert 'weir_feedback_total{model="other",principal="unknown",route="unknown"} 1.0' in page
 
 
+async def test_what_was_answered_before_a_reload_is_known_after_it():
+    async with testing.upstream(testing.chat("hi")) as upstream, testing.weir(upstream, ["metering"]) as weir:
+        answer = await testing.ask(weir, {"model": "m"})
+        file = weir.plan.source.file
+        file.write_text(file.read_text().replace("default", "other"))
+        assert await weir.reloads.reload() == "ok"
+        told = await post(weir, body(request_id=answer.headers["x-weir-request-id"]))
+    assert (told[0], told[1]["known"]) == (200, True)
+
+
 async def test_what_cannot_be_taken_is_refused_as_openai_would():
     async with testing.upstream(testing.chat("hi")) as upstream, testing.weir(upstream) as weir:
         refusals = [

@@ -69,15 +69,14 @@ class Budget(Plugin[BudgetConfig]):
         self._kind, _, self._key = config.by.partition(":")
         self.needs = (TARIFF, PRINCIPAL) if self._kind in {"principal", "label"} else (TARIFF,)
         self._held: Key[Held] = Key(f"{name}: what is held")
-        self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._spending = set[Account]()
-        self._usual = Usual()
         self._refuse = self._refusal
 
     @override
     @contextlib.asynccontextmanager
     async def lifespan(self, services: Services) -> AsyncIterator[None]:
-        self._store, self._routes = services.store, services.routes
+        self._remember(services)
+        self._store = services.store
         self._alarms = Alarms(self.config, self.name, services)
         self._limited = services.counter("weir_rate_limited", "requests that a limit refused", ("limit", "principal"))
         self._detoured = services.counter("weir_budget_detours", "requests that `downgrade_to` served", ("budget",))
@@ -89,6 +88,11 @@ class Budget(Plugin[BudgetConfig]):
             yield
         finally:
             looking.cancel()
+
+    def _remember(self, services: Services) -> None:
+        self._routes = services.routes
+        self._accounts: OrderedDict[str, Account] = services.kept(("budget", self.name, str(self.config)), OrderedDict)
+        self._usual = services.kept(("budget: usual", self.name), Usual)
 
     @override
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
@@ -128,9 +132,9 @@ class Budget(Plugin[BudgetConfig]):
     def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
         if self._kind in {"principal", "label"} and PRINCIPAL not in exchange:
             return ["reserves from whoever calls, who is not known here"]
-        if exchange.request.endpoint not in PAID:
+        if exchange.request.endpoint not in PAID or exchange.route not in services.routes:
             return ["reserves nothing"]
-        self._routes = services.routes
+        self._remember(services)
         account = self._account(exchange)
         micro, habit = self._reservation(exchange, account.subject)
         taken = "" if habit is None else f", an answer taken to have {self._usual.tokens(habit)} tokens"

@@ -276,6 +276,27 @@ async def test_the_resource_says_where_it_runs(monkeypatch):
             assert list(told.values()) == [name, "app-7d9", "other", "blue"]
 
 
+async def test_a_stream_that_lives_through_a_reload_is_traced_by_the_config_that_it_began_with():
+    words = testing.stream(*testing.chat_events([f"w{number}" for number in range(30)]), pause=0.02)
+    async with house(words, service_name="before") as (receiver, upstream, weir):
+        stream = asyncio.ensure_future(testing.ask(weir, {**ASK, "stream": True}))
+        await wire.until(lambda: upstream.requests)
+        file = weir.plan.source.file
+        file.write_text(file.read_text().replace("before", "after"))
+        assert await weir.reloads.reload() == "ok"
+        await testing.ask(weir, {**ASK, "stream": True})
+        assert (await stream).is_whole
+        await receiver.after(4)
+    by_name = {
+        name: [each.name for each in receiver.spans if each.resource["service.name"] == name]
+        for name in ("before", "after")
+    }
+    assert {name: sorted(names) for name, names in by_name.items()} == {
+        "before": ["POST /v1/chat/completions", "chat gpt-4o"],
+        "after": ["POST /v1/chat/completions", "chat gpt-4o"],
+    }
+
+
 # -- without
 
 
