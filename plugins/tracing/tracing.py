@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from plugins.tracing import spans
-from plugins.tracing.context import Parent, Trace, parent_of
+from plugins.tracing.context import Parent, Trace, new_id, parent_of
 from plugins.tracing.settings import TracingConfig
 from proxy.plugin import FailureMode, Key, Outcome, Plugin
 
@@ -64,7 +64,9 @@ class Tracing(Plugin[TracingConfig]):
 
     @override
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
-        exchange[self._trace].ends[attempt.number] = time.monotonic()
+        trace = exchange.get(self._trace, None)
+        if trace is not None:
+            trace.ends[attempt.number] = time.monotonic()
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -94,7 +96,7 @@ class Tracing(Plugin[TracingConfig]):
         self._pipeline.add(
             spans.attempt_name(exchange, attempt),
             Parent(trace.trace_id, trace.span_id, is_sampled=True, state=state),
-            (trace.trace_id, trace.attempts[attempt.number]),
+            (trace.trace_id, trace.attempts.get(attempt.number) or new_id(64)),  # none: refused before it came here
             (wall(attempt.started), wall(min(trace.ends.get(attempt.number, exchange.ended), exchange.ended))),
             attributes,
             is_client=True,

@@ -163,6 +163,24 @@ class Answering(Plugin):
         return Response(200, headers={"x-weir-cache": "hit"}, body=b"{}")
 
 
+class Unready(Plugin):
+    def on_attempt(self, exchange, attempt):
+        raise Unauthorized("no")
+
+
+async def test_an_attempt_that_was_refused_before_it_was_announced_is_traced_too():
+    async with house(BUSY) as (receiver, _upstream, weir):
+        text = weir.plan.source.file.read_text().replace(
+            "plugins:\n", f"plugins:\n  - it: {{use: '{__name__}:Unready'}}\n"
+        )
+        weir.plan.source.file.write_text(text)
+        await weir.reloads.reload()
+        await testing.ask(weir, ASK, headers={"traceparent": CALLER})
+        server, client = await receiver.after(2)
+        assert b"weir_plugin_errors_total{" not in weir.metrics.page()
+    assert (server.attributes["http.response.status_code"], client.parent_id) == (401, server.span_id)
+
+
 @pytest.mark.parametrize(("plugin", "status"), [("Refusing", 401), ("Answering", 200)])
 async def test_what_no_upstream_is_asked_for_has_a_span_of_its_own(plugin, status):
     plugins = f"  - it: {{use: '{__name__}:{plugin}'}}\n"
