@@ -39,7 +39,7 @@ from proxy.plugin import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from plugins.cache.directives import Wish
     from plugins.cache.key import Origin, Scope
@@ -128,6 +128,20 @@ class Cache(Plugin[CacheConfig]):
             self._forget(led)
         if joined is not None:
             exchange[SAVED] = _saved(joined)
+
+    @override
+    def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        self.lifespan(services)
+        request = exchange.request
+        kind = SHAPES.get(request.path) if request.method == "POST" else None
+        if kind is None:
+            return ["keeps no answers of this endpoint"]
+        wanted = wish(request.headers.get("cache-control"))
+        if wanted is OFF or self._asked(exchange, kind) is None:
+            return ["is passed by: no-store, an answer that would not be the same again, or nobody knows whose it is"]
+        return [
+            "looks for the answer, and keeps it" if wanted.max_age else "does not look for the answer, but keeps it"
+        ]
 
     @override
     def state(self) -> dict[str, Any]:
