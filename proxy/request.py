@@ -21,6 +21,7 @@ _ENDPOINTS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/responses": "responses",
+    "/v1/messages": "messages",
     "/v1/embeddings": "embeddings",
     "/v1/models": "models",
     "/v1/moderations": "moderations",
@@ -29,7 +30,7 @@ _ENDPOINTS = {
     "/generate_stream": "generate",
     "/invocations": "generate",
 }
-_GENERATING = frozenset({"chat", "completions", "responses", "generate"})
+_GENERATING = frozenset({"chat", "completions", "responses", "messages", "generate"})
 _FAMILIES = frozenset(
     {"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning", "realtime"}
 )

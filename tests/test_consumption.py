@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from proxy import testing
+from proxy.answer import InBandError
 from proxy.errors import ConnectFailed
 from proxy.plugin import (
     Attempt,
@@ -48,6 +49,7 @@ PROMPTS = {
     "prompts": ("/v1/completions", {"prompt": ["x" * 20, "x" * 20]}, 10),
     "tokens": ("/v1/completions", {"prompt": [1, 2, 3]}, 3),
     "responses": ("/v1/responses", {"instructions": "x" * 4, "input": [{"role": "user", "content": [{"type": "input_text", "text": "x" * 4}]}]}, 2),
+    "Anthropic's own": ("/v1/messages", {"system": "x" * 4, "messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "x" * 400}}, {"type": "text", "text": "x" * 4}]}]}, 2),
     "embeddings": ("/v1/embeddings", {"input": ["x" * 4, "x" * 8]}, 3),
     "TGI": ("/generate", {"inputs": "x" * 4, "parameters": {"stop": ["x" * 400]}}, 1),
     "not JSON's object": (testing.CHAT, ["x" * 40], 0),
@@ -122,6 +124,15 @@ def test_an_upstream_that_could_not_be_reached_did_no_work():
     exchange = ended(HELLO, outcome=Outcome.UPSTREAM_ERROR)
     exchange.attempts[0].status, exchange.attempts[0].error = 0, ConnectFailed("down")
     assert consumed(exchange) == (Usage(), False, False, ())
+
+
+def test_an_error_within_a_200_used_nothing_unless_there_was_an_answer_before():
+    exchange = ended(HELLO, outcome=Outcome.UPSTREAM_ERROR)
+    exchange.told, exchange.response_bytes = InBandError("Provider returned error"), 400
+    assert consumed(exchange) == (Usage(), False, False, ())
+    exchange = ended(HELLO, outcome=Outcome.STREAM_INTERRUPTED)
+    exchange.told, exchange.delivered_tokens = InBandError("Provider returned error"), 7
+    assert consumed(exchange)[:3] == (Usage(10, 7), True, True)
 
 
 def test_reading_a_response_again_uses_nothing():
