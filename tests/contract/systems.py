@@ -53,10 +53,12 @@ class Golden:
     include_usage: bool = True
     body: str = ""
     content_type: str = "application/json"
-    events: tuple[str, ...] = ()
+    events: tuple[str, ...] | None = None
     tail: str = ""
     """Stands behind the last event, without the blank line that would make it one."""
     newline: str = "lf"
+    asked_for: int = 0
+    """The event, from 1, that comes only because a usage was asked for, where it has choices."""
     ends: str = "whole"
     """`whole`; `told`: by an error that the app can read; `cut`: Weir has to say so, and cuts the connection."""
     kind: str | None = None
@@ -74,14 +76,21 @@ class Golden:
 
     @property
     def is_stream(self) -> bool:
-        return bool(self.events)
+        return self.events is not None
 
     @property
     def pieces(self) -> list[bytes]:
         """Each event with its end, as it comes from the wire."""
         end = {"lf": "\n", "crlf": "\r\n"}[self.newline]
-        events = [(event + "\n\n").replace("\n", end).encode() for event in self.events]
+        events = [(event + "\n\n").replace("\n", end).encode() for event in self.events or ()]
         return [*events, self.tail.encode()] if self.tail else events
+
+    @property
+    def usage(self) -> bytes:
+        """The event that comes only because a usage was asked for, if there is one."""
+        if self.asked_for:
+            return self.pieces[self.asked_for - 1]
+        return next((piece for piece in self.pieces if b'"choices":[]' in piece and b'"usage":{' in piece), b"")
 
     @property
     def request(self) -> dict[str, Any]:
@@ -114,8 +123,12 @@ def systems() -> dict[str, System]:
 def _system(file: pathlib.Path) -> System:
     parts = yaml.safe_load(file.read_text())
     told = [*parts.pop("answers", ()), *parts.pop("streams", ())]
-    made = [Golden(file.stem, **{**case, "events": tuple(case.get("events", ()))}) for case in told]
+    made = [Golden(file.stem, **_frozen(case)) for case in told]
     return System(file.stem, **parts, answers=tuple(made))
+
+
+def _frozen(case: dict[str, Any]) -> dict[str, Any]:
+    return {**case, "events": tuple(case["events"])} if "events" in case else case
 
 
 def goldens() -> list[Golden]:
