@@ -70,10 +70,13 @@ class Gateway:
         self._drains: dict[Exchange, asyncio.TimerHandle] = {}
         self._ended: list[Exchange] = []
         self._settling: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        self._idle = asyncio.Event()
 
     async def serve(self, exchange: Exchange, downstream: Downstream) -> None:
         """Answer one exchange; cancelled when the app goes and nobody holds the exchange."""
         exchange.chain = self._lost.chain
+        self._under_way += 1
         try:
             if exchange.error is None:
                 route = await self._route(exchange)
@@ -86,6 +89,15 @@ class Gateway:
                 await send(exchange, Response.of_error(exchange.error), [], downstream)
         finally:  # also where the relay had to cut the connection: then the outcome is known
             self._complete(exchange, downstream)
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def finished(self) -> None:
+        """Wait until no exchange that began here is under way."""
+        while self._under_way:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def _route(self, exchange: Exchange) -> Route:
         """The first that matches. Where none can, the chain still judges who asks, before `exchange.error` is told."""
