@@ -116,7 +116,7 @@ def _found(exchange: Exchange) -> Consumed:
     wasted = () if len(exchange.attempts) == 1 else _wasted(exchange, attempt)
     if request.method != "POST" and request.endpoint != "realtime":  # GET of a response tells its usage again
         return Consumed(_NONE, is_estimated=False, did_work=False, wasted=wasted)
-    has_refused = exchange.told is not None and not exchange.delivered_tokens  # an error within a 200
+    has_refused = exchange.told is not None and not exchange.delivered_tokens  # within a 200, before any token
     has_served = attempt.status < 400 and attempt.error is None and not has_refused
     reported, is_cut = exchange.usage, exchange.outcome in _CUT
     if reported is None:

@@ -126,13 +126,13 @@ def test_an_upstream_that_could_not_be_reached_did_no_work():
     assert consumed(exchange) == (Usage(), False, False, ())
 
 
-def test_an_error_within_a_200_used_nothing_unless_there_was_an_answer_before():
-    exchange = ended(HELLO, outcome=Outcome.UPSTREAM_ERROR)
-    exchange.told, exchange.response_bytes = InBandError("Provider returned error"), 400
+def test_an_error_within_a_200_used_nothing_unless_tokens_came_before():
+    exchange = ended(HELLO, outcome=Outcome.STREAM_INTERRUPTED)
+    exchange.told, exchange.response_bytes = InBandError("Model is overloaded"), 400
     assert consumed(exchange) == (Usage(), False, False, ())
     exchange = ended(HELLO, outcome=Outcome.STREAM_INTERRUPTED)
-    exchange.told, exchange.delivered_tokens = InBandError("Provider returned error"), 7
-    assert consumed(exchange)[:3] == (Usage(10, 7), True, True)
+    exchange.told, exchange.delivered_tokens = InBandError("Request failed during generation"), 3
+    assert consumed(exchange) == (Usage(10, 3), True, True, ())
 
 
 def test_reading_a_response_again_uses_nothing():
