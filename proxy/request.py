@@ -106,6 +106,11 @@ class Request:
         return self.endpoint in _GENERATING
 
     @property
+    def only_reads(self) -> bool:
+        """Whether it asks for what was made before: a job or an answer that has failed tells of an error, and serves."""
+        return self.method == "GET"
+
+    @property
     def is_buffered(self) -> bool:
         """Whether the whole body is at hand, so that it can be sent more than once."""
         return self._body is not None
