@@ -107,7 +107,7 @@ class Request:
 
     @property
     def only_reads(self) -> bool:
-        """Whether it asks for what was made before: a job or an answer that has failed tells of an error, and serves."""
+        """Whether it asks for what was made before: a job that has failed tells of an error, and is an answer."""
         return self.method == "GET"
 
     @property
