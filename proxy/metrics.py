@@ -55,7 +55,7 @@ class Metrics:
         )
         self._failures = Counter(registry, "weir_plugin_errors", "hooks and stages that raised", ("plugin",))
         late = "how late the event loop was, at worst, in the last 30 to 60 seconds"
-        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", late, ())
+        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", late, (), "max")
         self._models: AbstractSet[str] = frozenset()
         self.before_page: Callable[[], None] = lambda: None
 

@@ -11,11 +11,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages logs downstream series lines watch pulse lag kind upstream admission store store.counts",
+    "errors sse usage headers encoding body document wording stages logs downstream series lines watch process merge pulse lag kind upstream admission store store.counts",
     "feedback store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
     "store.memory changes store.commands store.topology exchange attempt request response scalars prices source relay realtime fault upstream.dial upstream.incoming",
-    "admin services store.pipe reload",
-    "store.leases store.servers metrics routing keys preview json_relay static consumption tariff targets upstream.health splice flight upstream.credentials",
+    "admin services store.pipe reload store.divided",
+    "desk crew store.leases store.servers metrics routing keys preview json_relay static consumption tariff targets upstream.health splice flight upstream.credentials",
     "store.link plugin upstream.settings upstream.taxonomy balance buffer refusals server tunnel upstream.connection",
     "store.debts config attempts upstream.pool upstream.repair",
     "store.shared registry upstream.openai",
@@ -25,7 +25,7 @@ LAYERS = (
     "generation",
     "weir",
     "app",
-    "testing tour",
+    "testing tour workers",
     "veil findings sums",
     "destinations narration statement",
     "search",
@@ -35,7 +35,7 @@ LAYERS = (
 )
 """Bottom up: a module imports at run time only from lines above its own. `demo` stands apart: it knows only itself."""
 
-USE_AIOHTTP = {"server", "admin", "app", "tour", "testing"}
+USE_AIOHTTP = {"server", "admin", "desk", "crew", "app", "workers", "tour", "testing"}
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "managers", "misc", "impl"}
 
 Imports = dict[str, set[str]]
