@@ -68,7 +68,8 @@ def check_bytes(golden: Golden, answer: testing.Answer) -> None:
     assert answer.body.startswith(sent)
     assert not answer.is_whole
     *_, last = Reader().feed(answer.body)
-    assert orjson.loads(last.data or b"")["error"]
+    assert orjson.loads(last.data or b"")["error"]["message"]
+    assert last.name == ("error" if golden.path == "/v1/messages" else "")
 
 
 @pytest.mark.parametrize("golden", GOLDENS, ids=ident)
