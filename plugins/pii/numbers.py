@@ -1,0 +1,136 @@
+"""Payment cards, IBANs and US social security numbers: numbers that checksums and issuing rules prove."""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import TYPE_CHECKING
+
+from plugins.pii.findings import Finding
+from plugins.pii.words import DASHES, JOINERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_JOIN = f"[{JOINERS}{DASHES}-]"
+
+CARD_GATE = f"[0-9]{{12}}|[0-9]{{4}}{_JOIN}(?:[0-9]{{4}}|[0-9]{{6}}){_JOIN}[0-9]{{4}}"
+SSN_GATE = f"[0-9]{{3}}{_JOIN}[0-9]{{2}}{_JOIN}[0-9]{{4}}|[0-9]{{9}}"
+IBAN_GATE = f"[A-Za-z]{{2}}[0-9]{{2}}{_JOIN}?[A-Za-z0-9]{{4}}"
+
+_NOT_DIGITS = re.compile("[^0-9]+")
+
+_BEFORE = r"(?<![A-Za-z0-9_.])(?<![0-9][-,/])"
+_AFTER = r"(?![A-Za-z0-9_]|[.,/-][0-9]|-[A-Za-z])"
+_CARD = re.compile(
+    rf"{_BEFORE}(?:[0-9]{{12,19}}"
+    rf"|[0-9]{{4}}({_JOIN})[0-9]{{4}}(?:\1[0-9]{{4}}){{1,2}}(?:\1[0-9]{{1,4}})?"
+    rf"|[0-9]{{4}}({_JOIN})[0-9]{{6}}\2[0-9]{{4,5}}){_AFTER}"
+)
+_ISSUERS = re.compile(
+    r"""(?x)
+      4[0-9]{12}(?:[0-9]{3}|[0-9]{6})?                                          # Visa
+    | (?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}  # Mastercard
+    | 3[47][0-9]{13}                                                            # American Express
+    | 3(?:0[0-59]|[689][0-9])[0-9]{11}(?:[0-9]{2})?                             # Diners Club
+    | (?:6011|64[4-9][0-9]|65[0-9]{2})[0-9]{12}(?:[0-9]{3})?                    # Discover
+    | 35[0-9]{14} | (?:2131|1800)[0-9]{11}                                      # JCB; an IMEI is 35 and 13 more
+    | 1[0-9]{14}                                                                # UATP
+    | (?:62|81)[0-9]{14,17}                                                     # UnionPay
+    | 220[0-4][0-9]{12,15}                                                      # Mir
+    | (?:60|82|508)[0-9]{13,14}                                                 # RuPay
+    | (?:5018|5020|5038|5[6-8][0-9]{2}|6304|6390|67[0-9]{2}|0604)[0-9]{8,15}    # Maestro
+    """
+)
+
+
+def cards(text: str) -> Iterator[Finding]:
+    for match in _CARD.finditer(text):
+        start, end = match.span()
+        digits = _NOT_DIGITS.sub("", match[0])
+        if (match[1] or match[2] or "-") in JOINERS and among_numbers(text, start, end):
+            continue
+        if _ISSUERS.fullmatch(digits) and luhn(digits):
+            yield Finding(start, end, "credit_card")
+
+
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+
+
+def luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1, with the check digit last; zeros alone do not count."""
+    numbers = [int(digit) for digit in reversed(digits)]
+    total = sum(numbers[::2]) + sum(_DOUBLED[number] for number in numbers[1::2])
+    return total > 0 and total % 10 == 0
+
+
+_NUMBER_BEFORE = re.compile(rf"(?<![0-9A-Za-z.{DASHES}-])[0-9]{{1,6}}[{JOINERS}]\Z")
+_NUMBER_AFTER = re.compile(rf"[{JOINERS}][0-9]{{1,6}}(?![0-9A-Za-z:/{DASHES}-])")
+
+
+def among_numbers(text: str, start: int, end: int) -> bool:
+    """Whether it stands in a row of numbers, of which its groups are some."""
+    return bool(_NUMBER_BEFORE.search(text, max(0, start - 9), start) or _NUMBER_AFTER.match(text, end))
+
+
+_SSN = re.compile(
+    rf"(?<![A-Za-z0-9_.])(?<![0-9][-,/ ])[0-9]{{3}}(?:({_JOIN})[0-9]{{2}}\1[0-9]{{4}}|[0-9]{{6}}){_AFTER}"
+)
+_SSN_WORDS = re.compile(r"(?i)(?:\bssn|social[ _-]?sec(?:urity)?|\bsoc(?:ial)?\b|\bitin\b)[^0-9\n]{0,40}\Z")
+
+
+def ssns(text: str) -> Iterator[Finding]:
+    for match in _SSN.finditer(text):
+        start, end = match.span()
+        digits = _NOT_DIGITS.sub("", match[0])
+        if digits[:3] in {"000", "666"} or digits[3:5] == "00" or digits[5:] == "0000":
+            continue
+        is_bare = match[1] is None
+        if (is_bare or digits[0] == "9") and not _SSN_WORDS.search(text, max(0, start - 60), start):
+            continue
+        if is_bare or match[1] not in JOINERS or not among_numbers(text, start, end):
+            yield Finding(start, end, "us_ssn")
+
+
+# Lengths: the SWIFT registry of IBAN formats, with the countries that use them unregistered.
+_IBAN_LENGTHS = {
+    country: int(length)
+    for length, countries in {
+        15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK",
+        21: "CH HR LI LV", 22: "BG BH CR DE GB GE IE IM JE GG ME RS VA", 23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG DZ", 25: "LY PT ST CV", 26: "IS TR", 27: "FR GR IT MC MR SM BF BI DJ",
+        28: "AL AZ BY CY DO GT HN HU LB NI PL SV BJ CI GW ML MG SN", 29: "BR EG PS QA UA", 30: "JO KW MU YE",
+        31: "MT SC", 32: "LC", 33: "RU",
+    }.items()
+    for country in countries.split()
+}  # fmt: skip
+_IBAN = re.compile(
+    rf"(?<![A-Za-z0-9_.])(?:[A-Z]{{2}}[0-9]{{2}}(?:{_JOIN}?[A-Z0-9]){{11,30}}|[A-Za-z]{{2}}[0-9]{{2}}[A-Za-z0-9]{{11,30}})"
+)
+_SEPARATORS = re.compile(_JOIN)
+_AS_NUMBER = {ord(letter): str(10 + at) for at, letter in enumerate(string.ascii_uppercase)}
+
+
+def ibans(text: str) -> Iterator[Finding]:
+    for match in _IBAN.finditer(text):
+        length = _IBAN_LENGTHS.get(match[0][:2].upper(), 0)
+        start = match.start()
+        end = _end_of(text, start, match.end(), length) if length else None
+        if end is None or text[end : end + 1].isalnum() or text[end : end + 1] == "_":
+            continue
+        compact = _SEPARATORS.sub("", text[start:end]).upper()
+        if mod97(compact):
+            yield Finding(start, end, "iban")
+
+
+def _end_of(text: str, start: int, most: int, length: int) -> int | None:
+    """Where so many characters end, separators not counted; what follows in the line may look like more groups."""
+    for end in range(start + length, most + 1):
+        if end - start - len(_SEPARATORS.findall(text, start, end)) == length:
+            return end
+    return None
+
+
+def mod97(compact: str) -> bool:
+    """ISO 7064 mod 97-10, as IBANs use it: country and check digits first, capitals."""
+    return int((compact[4:] + compact[:4]).translate(_AS_NUMBER)) % 97 == 1
