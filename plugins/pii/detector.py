@@ -44,10 +44,15 @@ class Detector:
         entities: Sequence[str],
         custom: Sequence[Custom] = (),
         *,
+        regions: Sequence[str] = ("US", "GB"),
         own_domains: Sequence[str] = (),
         allowed: Sequence[str] = (),
     ) -> None:
-        families = [_FAMILIES[entity] for entity in ENTITIES if entity in entities and entity in _FAMILIES]
+        if "phone" in entities:
+            from plugins.pii import phones  # noqa: PLC0415 - its metadata is for those who ask for it
+
+            phone = [Family(phones.GATE, phones.phones(regions))]
+        families = (phone if "phone" in entities else []) + [_FAMILIES[entity] for entity in ENTITIES if entity in entities and entity in _FAMILIES]
         families += [Family(one.pattern, one.finder()) for one in custom]
         self._finds = [family.find for family in families]
         self._gate = gate([family.gate for family in families])
