@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from plugins.pii import addresses, numbers, words
+from plugins.pii import addresses, keys, numbers, pem, secrets, words
 from plugins.pii.findings import ENTITIES, Finding, settled
 from plugins.pii.gate import gate
-from plugins.pii.tail import Reading
+from plugins.pii.tail import CAP, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,13 +23,27 @@ class Family(NamedTuple):
 
 
 _FAMILIES = {
-    "email": Family(addresses.EMAIL_GATE, addresses.emails),
-    "ip_address": Family(addresses.IP_GATE, addresses.addresses),
-    "url": Family(addresses.URL_GATE, addresses.urls),
-    "credit_card": Family(numbers.CARD_GATE, numbers.cards),
-    "us_ssn": Family(numbers.SSN_GATE, numbers.ssns),
-    "iban": Family(numbers.IBAN_GATE, numbers.ibans),
+    "email": (Family(addresses.EMAIL_GATE, addresses.emails),),
+    "credit_card": (Family(numbers.CARD_GATE, numbers.cards),),
+    "us_ssn": (Family(numbers.SSN_GATE, numbers.ssns),),
+    "iban": (Family(numbers.IBAN_GATE, numbers.ibans),),
+    "ip_address": (Family(addresses.IP_GATE, addresses.addresses),),
+    "secret": (
+        Family(keys.GATE, keys.keys),
+        Family(secrets.KEYWORD_GATE, secrets.assigned),
+        Family(secrets.LOGIN_GATE, secrets.logins),
+        Family(pem.GATE, pem.blocks),
+    ),
+    "url": (Family(addresses.URL_GATE, addresses.urls),),
 }
+
+
+def _families(entity: str, regions: Sequence[str]) -> tuple[Family, ...]:
+    if entity == "phone":
+        from plugins.pii import phones  # noqa: PLC0415 - its metadata is for those who ask for it
+
+        return (Family(phones.GATE, phones.phones(regions)),)
+    return _FAMILIES[entity]
 
 
 class Detector:
@@ -48,11 +62,7 @@ class Detector:
         own_domains: Sequence[str] = (),
         allowed: Sequence[str] = (),
     ) -> None:
-        if "phone" in entities:
-            from plugins.pii import phones  # noqa: PLC0415 - its metadata is for those who ask for it
-
-            phone = [Family(phones.GATE, phones.phones(regions))]
-        families = (phone if "phone" in entities else []) + [_FAMILIES[entity] for entity in ENTITIES if entity in entities and entity in _FAMILIES]
+        families = [family for entity in ENTITIES if entity in entities for family in _families(entity, regions)]
         families += [Family(one.pattern, one.finder()) for one in custom]
         self._finds = [family.find for family in families]
         self._gate = gate([family.gate for family in families])
@@ -60,7 +70,7 @@ class Detector:
         self._rank = {entity: at for at, entity in enumerate(ranked)}.__getitem__
         self._domains = tuple(domain.lower().removeprefix("@") for domain in own_domains)
         self._allowed = frozenset(allowed)
-        self.reading = Reading(self.find, words.opening, words.plain, words.arming)
+        self.reading = Reading(self.find, _opening, words.plain, words.arming, _limit)
 
     def find(self, text: str) -> list[Finding]:
         """In order and without overlaps; the longest and most specific wins."""
@@ -80,3 +90,11 @@ class Detector:
             return True
         domain = value.rpartition("@")[2].lower() if one.entity == "email" else ""
         return any(domain == own or domain.endswith(f".{own}") for own in self._domains)
+
+
+def _opening(text: str) -> int:
+    return min(words.opening(text), secrets.opening(text), pem.opening(text))
+
+
+def _limit(held: str) -> int:
+    return pem.LIMIT if "-----BEGIN" in held else CAP

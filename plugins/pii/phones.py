@@ -54,6 +54,7 @@ _NO_PHONE = re.compile(
     """
 )
 _RUN = re.compile(rf"[+(0-9][0-9()./{JOINERS}{DASHES}-]{{5,}}")  # where a number could be: found fast
+_BEHIND = 24  # more than an extension and what is looked at behind it
 _LABEL_BEHIND = re.compile(r"(?i)-(?:office|fax|mobile|home|work|cell|desk|tel)")
 _NOT_DIGITS = re.compile("[^0-9]+")
 _EXTENSIONS = re.compile("x|ext|#")
@@ -79,11 +80,8 @@ def phones(regions: Sequence[str]) -> Callable[[str], Iterator[Finding]]:
 
 
 def _matches(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterator[re.Match[str]]:
-    """Those that begin within these bounds, wherever they end."""
-    match = pattern.search(text, start)
-    while match is not None and match.start() < end:
-        yield match
-        match = pattern.search(text, match.end())
+    """Those that begin within these bounds."""
+    return (match for match in pattern.finditer(text, start, end + _BEHIND) if match.start() < end)
 
 
 def _international(text: str, start: int, end: int) -> Iterator[Finding]:

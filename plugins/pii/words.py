@@ -14,7 +14,7 @@ import string
 _LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 DASHES = "\u2010\u2011\u2012\u2013"  # models like to write numbers with these
 JOINERS = " \u00a0\u202f"
-WORD = _LETTERS_AND_DIGITS + "_.+-@:/%#&=?~!$*'()" + DASHES
+WORD = _LETTERS_AND_DIGITS + "_.+-@:/%#&=?~!$*^'()" + DASHES
 
 _DIGIT = re.compile("[0-9]")
 _MOST_CAPITALS = 4

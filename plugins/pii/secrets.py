@@ -1,0 +1,214 @@
+"""Secrets that only their surroundings give away: `password=…`, `"api_key": "…"`, `Bearer …`, `https://user:…@host`.
+
+What stands there is a secret unless it looks like something else: a placeholder, a variable, a call, a type, a path,
+words. A rule looks back at most about 100 characters, and its value is one word, or what quotes enclose.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from plugins.pii.findings import Finding
+from plugins.pii.words import WORD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PASS = r"pass(?:word|wd|wort|phrase|code|wrd)?|mot[ _]de[ _]passe|contrase[nñ]a|senha|kennwort|pwd|パスワード|密码|пароль"
+_KEY = (
+    r"(?:api|access|secret|private|auth|account|encryption|encrypt|signing|signature|shared|master|app|application|consumer"
+    r"|client|subscription|storage|service|session|license|admin|deploy|write|personal|bot|user|webhook|ssh|hmac|aes|jwt"
+    r"|function|host|root|crypto|integration|developer|dev|prod|live|server|search|ingest|sas)[ _.-]?(?:api[ _.-]?)?key"
+    r"|sharedaccesskey|accountkey|apikey|secret|token|credentials?|creds?|authorization|auth|bearer|cookie|session[ _.-]?id"
+)
+KEYWORD_GATE = f"(?i:{_PASS}|{_KEY})"
+LOGIN_GATE = r"://[^\s/@:]*:[^\s/@]+@|curl [^\n]*(?:-u|--user)[ =]"
+
+_KEYWORD = re.compile(f"(?i)(?:({_PASS})|({_KEY}))")
+_BEHIND = re.compile(
+    r"""(?x)
+    (?P<suffix>[A-Za-z0-9_.-]{0,28})
+    (?P<closed>\\?["'`\])]{0,2})
+    (?:\ (?:is|was|ist|est|es)(?:\ (?:now|set\ to|still))?|\ (?:string|String|str))?
+    (?:[ \t]{0,4}(?P<sign>=>|:{0,3}=|[?.+]=|={2,3}|:|>|,|->|→|\ value=)[ \t]{0,4}
+       (?::[ \t]|(?:string|String|str|&str|char\*?)[ \t]=[ \t])?
+       (?:[>|]-?\r?\n?[ \t]{0,12}|\r?\n[ \t]{1,12})?
+     | [ ]{1,2})
+    (?P<scheme>(?:Bearer|Basic|Token|bearer|token)[ ])?
+    (?P<prefix>[bfruLB@]{0,2})(?P<quote>\\?["'`])?
+    """
+)
+_NO_VALUE = re.compile(  # what such a name holds is about a secret, not one
+    r"(?i)[_.-]?(?:s|types?|counts?|izers?|ized|ization|ize|ization|ur[il]s?|endpoints?|names?|files?|paths?|dir|limits?|ttl|expir\w*|len|length|sizes?"
+    r"|polic\w*|fields?|env\w*|usage|class|prefix|labels?|placeholder|hint|help|text|inputs?|id|ids|index|idx|pos\w*|hash|digest|sha\d*|algo\w*"
+    r"|version|state|status|error|required|valid\w*|check\w*|strength|min|max|age|ring|board|words?|phrases?|ref|refs|at|manager|provider|store|ed|"
+    r"port|ive|ing|able|er|owner|budget|rate|per\w*|threshold|num|number|total|ticat\w*|format|callback|handler)\Z"
+)
+_QUOTED = {quote: re.compile(rf"[^{quote}\n\r]{{1,200}}(?=\\?{quote})") for quote in "\"'`"}
+_BARE = re.compile(f"[{re.escape(WORD)}]+")
+_TRAILING = ".:!?)'*"
+
+_PLACEHOLDER = re.compile(
+    r"""(?ix)
+      [<{\[(].*[>}\])] | [$%@]?\{.* | \$[A-Z_(].* | %[A-Z_]+%? | .*(?:\*{3}|\.{3}|x{4}|X{4}|•|…|\#{3}|_{3}|\$\{|\{\{|%\().*
+    | .*(?:your|placeholder|change[_-]?me|redacted|masked|hidden|dummy|insert|replace|put[_-]|enter[_-]|fill|todo|\bmy[_-]).*
+    | (?:.*[^a-z])?(?:example|sample)(?:[^a-z].*)?
+    | (?:none|null|nil|true|false|undefined|empty|string|str|int|bool|bytes|object|any|void|auto|required|optional|default|yes|no|on|off)
+    | (.)\1*
+    """
+)
+_CODE = re.compile(
+    r"[A-Za-z_][A-Za-z0-9_]*(?:(?:\.|::|->)[A-Za-z_][A-Za-z0-9_]*)+\W*"  # a.b.c
+    r"|[A-Za-z_][A-Za-z0-9_.:]*[(\[][^#!@%^&]*"  # a call, an index
+    r"|&?\*?[A-Za-z_]+[0-9]?|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"  # a name
+)
+_WORDS = re.compile(r"[A-Za-z]+(?:[-_./:][A-Za-z]*[0-9]{0,3})*")
+_PLACE = re.compile(r"(?i)(?:https?|wss?|file|ftp)://.*|(?:\.{0,2}|~)/[a-z0-9_.-]+(?:/[a-z0-9_.-]*)*|[a-z]:\\.*|[\w./-]+\.(?:pem|key|txt|ya?ml|json|py|env|crt|js|ts|go|rs|md)")
+_MEASURE = re.compile(r"[0-9][0-9.,:/_-]*(?:[a-z]{1,5}|%)?")
+_TECHNICAL = re.compile(r"(?i)(?:sha|md|rfc|utf|base|oauth|http|ipv|x|argon|pbkdf|aes|rsa|ed|hs|rs|es|v|s|k|ec|tls|ssl|bcrypt|hmac)[-_]?[0-9]{1,5}(?:[-_./][a-z0-9]+)*|[0-9]+[-_]?[a-z]+|2fa|mfa[0-9]*")
+_UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class _Said(Enum):
+    """How a value is tied to its key."""
+
+    ASSIGNED = "assigned"
+    TOLD = "told"  # `the password is …`
+    NEXT = "next"  # `password …`
+
+
+def assigned(text: str) -> Iterator[Finding]:
+    """Values behind words such as password, token and API key."""
+    for keyword in _KEYWORD.finditer(text):
+        value = _value_behind(text, keyword)
+        if value is not None:
+            yield Finding(*value, "secret")
+
+
+def _value_behind(text: str, keyword: re.Match[str]) -> tuple[int, int] | None:
+    behind = _BEHIND.match(text, keyword.end())
+    if behind is None or _NO_VALUE.match(behind["suffix"]):
+        return None
+    is_pass = keyword[1] is not None
+    quote = (behind["quote"] or "")[-1:]
+    start = behind.end()
+    value = (_QUOTED[quote] if quote else _BARE).match(text, start)
+    if value is None:
+        return None
+    shown = value[0] if quote else value[0].rstrip(_TRAILING)
+    said = _Said.ASSIGNED if behind["sign"] else _Said.TOLD if len(behind[0].split()) > 1 else _Said.NEXT
+    if behind["sign"] == "," and not quote:
+        return None
+    if behind["scheme"] or keyword[0].lower() in {"bearer"}:
+        is_secret = _is_credential(shown)
+    else:
+        is_secret = _is_secret(shown, said, is_pass=is_pass, is_quoted=bool(quote), name=keyword[0])
+    return (start, start + len(shown)) if is_secret else None
+
+
+def _is_secret(shown: str, said: _Said, *, is_pass: bool, is_quoted: bool, name: str) -> bool:
+    if len(shown) < 6 or len(shown) > 2000 or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+        return False
+    if shown.lower().startswith(name.lower()) or (not is_quoted and _CODE.fullmatch(shown) and not _is_mixed(shown)):
+        return False
+    return _is_password(shown, said, is_quoted=is_quoted) if is_pass else _is_token(shown, said, is_quoted=is_quoted)
+
+
+def _is_password(shown: str, said: _Said, *, is_quoted: bool) -> bool:
+    if " " in shown:
+        return False
+    kinds = _kinds(shown)
+    if said is _Said.ASSIGNED or is_quoted:
+        return kinds >= 2 and not (_WORDS.fullmatch(shown) and kinds < 3 and not shown[-1].isdigit()) or shown.isdigit()
+    if _TECHNICAL.fullmatch(shown) or _MEASURE.fullmatch(shown):
+        return False
+    if said is _Said.TOLD:
+        return kinds >= 2 and any(char.isdigit() for char in shown)
+    return kinds >= 3 and any(char.isdigit() or char in "!@#$%^&*" for char in shown[1:-1])
+
+
+def _is_token(shown: str, said: _Said, *, is_quoted: bool) -> bool:
+    if " " in shown or shown.isdigit() or _MEASURE.fullmatch(shown):
+        return False
+    if _WORDS.fullmatch(shown) and not _is_mixed(shown):
+        return False
+    has_digit = any(char.isdigit() for char in shown)
+    if said is not _Said.ASSIGNED and (len(shown) < 16 or not has_digit):
+        return False
+    if len(shown) < 8:
+        return False
+    if not has_digit:
+        return len(shown) >= 20 and _is_mixed(shown)
+    return entropy(shown) >= (2.5 if len(shown) < 16 else 3.0) or _kinds(shown) >= 4
+
+
+def _is_credential(shown: str) -> bool:
+    """Behind `Bearer` and its like, where prose has a word."""
+    if len(shown) < 8 or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+        return False
+    has_digit = any(char.isdigit() for char in shown)
+    return (has_digit and entropy(shown) >= 2.5) or (len(shown) >= 16 and _is_mixed(shown))
+
+
+def _kinds(shown: str) -> int:
+    """Of lower and upper case letters, digits and signs, how many there are."""
+    return (
+        any(char.islower() for char in shown)
+        + any(char.isupper() for char in shown)
+        + any(char.isdigit() for char in shown)
+        + any(not char.isalnum() for char in shown)
+    )
+
+
+_TURNS = re.compile("[a-z][A-Z]|[0-9][A-Za-z]|[A-Z]{2}[a-z]")
+
+
+def _is_mixed(shown: str) -> bool:
+    """Letters and digits as no name has them: case and kind turn every few characters."""
+    return len(shown) >= 12 and len(_TURNS.findall(shown)) * 6 >= len(shown) and entropy(shown) >= 3.2
+
+
+def entropy(shown: str) -> float:
+    """Shannon's, in bits per character."""
+    return -sum(count / len(shown) * math.log2(count / len(shown)) for count in Counter(shown).values())
+
+
+_LOGIN = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]{{1,20}}://([A-Za-z0-9_.%~+!$*-]{{0,64}}):([A-Za-z0-9_.%~+!$*&=?#()'^-]{{1,200}})@(?=[A-Za-z0-9\[_$])")
+_CURL = re.compile(r"curl [^\n]{0,100}?(?:-u|--user)[ =][\"']?[A-Za-z0-9_.@-]{1,64}:")
+_LOGIN_WORDS = frozenset("password pass passwd pwd secret pw token key".split())
+
+
+def logins(text: str) -> Iterator[Finding]:
+    """Passwords in the authority of URLs and on curl's command line."""
+    for match in _LOGIN.finditer(text):
+        if _is_login(match[2]):
+            yield Finding(*match.span(2), "secret")
+    for match in _CURL.finditer(text):
+        value = _BARE.match(text, match.end())
+        if value is not None and _is_login(value[0]):
+            yield Finding(*value.span(), "secret")
+
+
+def _is_login(shown: str) -> bool:
+    return len(shown) > 2 and shown.lower() not in _LOGIN_WORDS and not _PLACEHOLDER.fullmatch(shown)
+
+
+_QUOTE = re.compile(r"(?<=[ \t\n=:>,(\[\\bfruLB@])[\"'`]")
+_OPEN_SPAN = 202
+
+
+def opening(text: str) -> int:
+    """Where a quoted value begins that is not closed yet; the text's end where there is none."""
+    for quote in _QUOTE.finditer(text, max(0, len(text) - _OPEN_SPAN)):
+        start = quote.end()
+        if quote[0] in text[start:] or "\n" in text[start:]:
+            continue
+        for keyword in _KEYWORD.finditer(text, max(0, start - 110), start):
+            behind = _BEHIND.match(text, keyword.end())
+            if behind is not None and behind.end() == start:
+                return start
+    return len(text)
