@@ -28,6 +28,6 @@ class Custom(BaseModel):
     examples: list[str] = Field(default_factory=list, description="values that must be found whole")
     not_examples: list[str] = Field(default_factory=list, description="texts in which it must find nothing")
 
-    def finder(self) -> Callable[[str], Iterator[Finding]]:
+    def finder(self) -> Callable[[str, int, int], Iterator[Finding]]:
         pattern, name = re.compile(self.pattern), self.name
-        return lambda text: (Finding(*match.span(), name) for match in pattern.finditer(text))
+        return lambda text, start, end: (Finding(*match.span(), name) for match in pattern.finditer(text, start, end))

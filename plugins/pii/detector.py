@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 
 class Family(NamedTuple):
-    """`gate`: a pattern that matches within all that `find` could find."""
+    """`find` gives what begins within the bounds; `gate` is a pattern that matches within all that it could find."""
 
     gate: str
-    find: Callable[[str], Iterable[Finding]]
+    find: Callable[[str, int, int], Iterable[Finding]]
+    in_runs: bool = False  # only within `numbers.RUN`
 
 
 _FAMILIES = {
     "email": (Family(addresses.EMAIL_GATE, addresses.emails),),
-    "credit_card": (Family(numbers.CARD_GATE, numbers.cards),),
-    "us_ssn": (Family(numbers.SSN_GATE, numbers.ssns),),
+    "credit_card": (Family(numbers.CARD_GATE, numbers.cards, in_runs=True),),
+    "us_ssn": (Family(numbers.SSN_GATE, numbers.ssns, in_runs=True),),
     "iban": (Family(numbers.IBAN_GATE, numbers.ibans),),
     "ip_address": (Family(addresses.IP_GATE, addresses.addresses),),
     "secret": (
-        Family(keys.GATE, keys.keys),
+        Family(f"{keys.GATE}|{keys.GATE_WITHIN}", keys.keys),
         Family(secrets.KEYWORD_GATE, secrets.assigned),
         Family(secrets.LOGIN_GATE, secrets.logins),
         Family(pem.GATE, pem.blocks),
@@ -42,7 +43,7 @@ def _families(entity: str, regions: Sequence[str]) -> tuple[Family, ...]:
     if entity == "phone":
         from plugins.pii import phones  # noqa: PLC0415 - its metadata is for those who ask for it
 
-        return (Family(phones.GATE, phones.phones(regions)),)
+        return (Family(phones.GATE, phones.phones(regions), in_runs=True),)
     return _FAMILIES[entity]
 
 
@@ -64,7 +65,7 @@ class Detector:
     ) -> None:
         families = [family for entity in ENTITIES if entity in entities for family in _families(entity, regions)]
         families += [Family(one.pattern, one.finder()) for one in custom]
-        self._finds = [family.find for family in families]
+        self._families = families
         self._gate = gate([family.gate for family in families])
         ranked = (*(one.name for one in custom), *ENTITIES)
         self._rank = {entity: at for at, entity in enumerate(ranked)}.__getitem__
@@ -81,8 +82,14 @@ class Detector:
         return [one for one in found if not self._is_allowed(text, one)] if self._domains or self._allowed else found
 
     def _found(self, text: str, places: Sequence[int]) -> Iterator[Finding]:
-        for place in places:
-            yield from self._finds[place](text)
+        hit = [self._families[place] for place in places]
+        in_runs = [family.find for family in hit if family.in_runs]
+        for family in hit:
+            if not family.in_runs:
+                yield from family.find(text, 0, len(text))
+        for run in numbers.RUN.finditer(text) if in_runs else ():
+            for find in in_runs:
+                yield from find(text, run.start(), run.end())
 
     def _is_allowed(self, text: str, one: Finding) -> bool:
         value = text[one.start : one.end]

@@ -32,8 +32,8 @@ def re2_gate(patterns: Sequence[str]) -> Callable[[str], Sequence[int]]:
     for pattern in patterns:
         patterns_set.Add(pattern)
     patterns_set.Compile()
-    match: Callable[[str], Sequence[int]] = patterns_set.Match
-    return match
+    match = patterns_set.Match
+    return lambda text: match(text) or ()
 
 
 def re_gate(patterns: Sequence[str]) -> Callable[[str], Sequence[int]]:

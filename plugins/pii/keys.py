@@ -149,8 +149,8 @@ _ANCHORED = (
     (r"\.webhook\.office\.com/", r"https://[a-z0-9]+\.webhook\.office\.com/webhookb2/[A-Za-z0-9@/_-]{40,250}"),
 )  # fmt: skip
 
-GATE = "|".join([f"(?:{prefix}){_URL64}" for prefix, _ in _FORMS if len(prefix) > 2] + [gate for gate, _ in _ANCHORED])
-GATE += "|SK[0-9a-fA-F]{8}|sig=[A-Za-z0-9%]{8}"
+GATE = r"(?:^|[^A-Za-z0-9_]|\\[nrt])(?:" + "|".join(f"{prefix}[A-Za-z0-9_.+/=$-]{{10}}" for prefix, _ in _FORMS) + ")"
+GATE_WITHIN = "|".join([gate for gate, _ in _ANCHORED] + ["[?&]sig=[A-Za-z0-9%]{8}"])
 
 _KEYS = re.compile(
     r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt])|(?<=[=:]-)|(?<=--))(?:"
@@ -162,8 +162,8 @@ _LONG = re.compile(r"[A-Za-z0-9_.~:/+=%&?$@-]{19,}")  # so few words are that lo
 _WORDS_ONLY = re.compile(r"[a-z_-]+")
 
 
-def keys(text: str) -> Iterator[Finding]:
-    for long in _LONG.finditer(text):
+def keys(text: str, start: int, end: int) -> Iterator[Finding]:
+    for long in _LONG.finditer(text, start, end):
         for pattern in (_KEYS, _SIGNATURE):
             for match in pattern.finditer(text, *long.span()):
                 if not _WORDS_ONLY.fullmatch(match[0]):

@@ -20,6 +20,11 @@ IBAN_GATE = f"[A-Za-z]{{2}}[0-9]{{2}}{_JOIN}?[A-Za-z0-9]{{4}}"
 
 _NOT_DIGITS = re.compile("[^0-9]+")
 
+RUN = re.compile(rf"[+(0-9][0-9()./{JOINERS}{DASHES}-]{{5,}}")
+"""Where a number of several groups could be: found fast, and within these few places patterns may be slow."""
+BEHIND = 24
+"""Characters behind a run that patterns may still look at: an extension, and what shows that the number ends."""
+
 _BEFORE = r"(?<![A-Za-z0-9_.])(?<![0-9][-,/])"
 _AFTER = r"(?![A-Za-z0-9_]|[.,/-][0-9]|-[A-Za-z])"
 _CARD = re.compile(
@@ -44,14 +49,21 @@ _ISSUERS = re.compile(
 )
 
 
-def cards(text: str) -> Iterator[Finding]:
-    for match in _CARD.finditer(text):
-        start, end = match.span()
-        digits = _NOT_DIGITS.sub("", match[0])
-        if (match[1] or match[2] or "-") in JOINERS and among_numbers(text, start, end):
-            continue
-        if _ISSUERS.fullmatch(digits) and luhn(digits):
-            yield Finding(start, end, "credit_card")
+def cards(text: str, start: int, end: int) -> Iterator[Finding]:
+    match = _CARD.search(text, start, end + BEHIND)
+    while match is not None and match.start() < end:
+        start = match.start() + 4  # a group of something else may stand before the card's
+        if _is_card(text, match):
+            yield Finding(*match.span(), "credit_card")
+            start = match.end()
+        match = _CARD.search(text, start, end + BEHIND)
+
+
+def _is_card(text: str, match: re.Match[str]) -> bool:
+    if (match[1] or match[2] or "-") in JOINERS and among_numbers(text, *match.span()):
+        return False
+    digits = _NOT_DIGITS.sub("", match[0])
+    return _ISSUERS.fullmatch(digits) is not None and luhn(digits)
 
 
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
@@ -79,17 +91,17 @@ _SSN = re.compile(
 _SSN_WORDS = re.compile(r"(?i)(?:\bssn|social[ _-]?sec(?:urity)?|\bsoc(?:ial)?\b|\bitin\b)[^0-9\n]{0,40}\Z")
 
 
-def ssns(text: str) -> Iterator[Finding]:
-    for match in _SSN.finditer(text):
-        start, end = match.span()
+def ssns(text: str, start: int, end: int) -> Iterator[Finding]:
+    for match in _SSN.finditer(text, start, end + BEHIND):
+        begin, stop = match.span()
         digits = _NOT_DIGITS.sub("", match[0])
         if digits[:3] in {"000", "666"} or digits[3:5] == "00" or digits[5:] == "0000":
             continue
         is_bare = match[1] is None
-        if (is_bare or digits[0] == "9") and not _SSN_WORDS.search(text, max(0, start - 60), start):
+        if (is_bare or digits[0] == "9") and not _SSN_WORDS.search(text, max(0, begin - 60), begin):
             continue
-        if is_bare or match[1] not in JOINERS or not among_numbers(text, start, end):
-            yield Finding(start, end, "us_ssn")
+        if begin < end and (is_bare or match[1] not in JOINERS or not among_numbers(text, begin, stop)):
+            yield Finding(begin, stop, "us_ssn")
 
 
 # Lengths: the SWIFT registry of IBAN formats, with the countries that use them unregistered.
@@ -105,22 +117,21 @@ _IBAN_LENGTHS = {
     for country in countries.split()
 }  # fmt: skip
 _IBAN = re.compile(
-    rf"(?<![A-Za-z0-9_.])(?:[A-Z]{{2}}[0-9]{{2}}(?:{_JOIN}?[A-Z0-9]){{11,30}}|[A-Za-z]{{2}}[0-9]{{2}}[A-Za-z0-9]{{11,30}})"
+    rf"[0-9]{{2}}(?<=[A-Za-z]{{2}}..)(?<![A-Za-z0-9_.]....)(?:(?<=[A-Z]{{2}}..)(?:{_JOIN}?[A-Z0-9]){{11,30}}|[A-Za-z0-9]{{11,30}})"
 )
 _SEPARATORS = re.compile(_JOIN)
 _AS_NUMBER = {ord(letter): str(10 + at) for at, letter in enumerate(string.ascii_uppercase)}
 
 
-def ibans(text: str) -> Iterator[Finding]:
-    for match in _IBAN.finditer(text):
-        length = _IBAN_LENGTHS.get(match[0][:2].upper(), 0)
-        start = match.start()
-        end = _end_of(text, start, match.end(), length) if length else None
-        if end is None or text[end : end + 1].isalnum() or text[end : end + 1] == "_":
+def ibans(text: str, start: int, end: int) -> Iterator[Finding]:
+    for match in _IBAN.finditer(text, start, end):
+        begin = match.start() - 2
+        length = _IBAN_LENGTHS.get(text[begin : begin + 2].upper(), 0)
+        stop = _end_of(text, begin, match.end(), length) if length else None
+        if stop is None or text[stop : stop + 1].isalnum() or text[stop : stop + 1] == "_":
             continue
-        compact = _SEPARATORS.sub("", text[start:end]).upper()
-        if mod97(compact):
-            yield Finding(start, end, "iban")
+        if mod97(_SEPARATORS.sub("", text[begin:stop]).upper()):
+            yield Finding(begin, stop, "iban")
 
 
 def _end_of(text: str, start: int, most: int, length: int) -> int | None:

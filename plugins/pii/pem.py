@@ -28,14 +28,14 @@ _LONGEST_END = 80
 _MAYBE_BODY = re.compile(rf"{_HEADERS}{_GAP}{{0,12}}(?:[A-Z][A-Za-z-]{{0,20}}(?:: [^\n\\]{{0,120}})?|[A-Za-z0-9+/=]{{0,19}}|\\)\Z")
 
 
-def blocks(text: str) -> Iterator[Finding]:
-    at = 0
-    while (begin := _BEGIN.search(text, at)) is not None:
+def blocks(text: str, start: int, end: int) -> Iterator[Finding]:
+    at = start
+    while (begin := _BEGIN.search(text, at, end)) is not None:
         start, at = begin.span()
         body = _BODY.match(text, at, start + LIMIT)
         if body is not None:
-            end = _END.match(text, body.end())
-            at = min(start + LIMIT, end.end() if end else body.start() + len(body[0].rstrip(" \t\r\n\\\"'+,")))
+            over = _END.match(text, body.end())
+            at = min(start + LIMIT, over.end() if over else body.start() + len(body[0].rstrip(" \t\r\n\\\"'+,")))
             yield Finding(start, at, "secret")
 
 

@@ -13,7 +13,7 @@ from phonenumbers import NumberParseException, is_possible_number, is_valid_numb
 
 from plugins.pii.findings import Finding
 from plugins.pii.announced import Announced, announced
-from plugins.pii.numbers import among_numbers
+from plugins.pii.numbers import BEHIND, among_numbers
 from plugins.pii.words import DASHES, JOINERS
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ _NO_PHONE = re.compile(
     | (?:19|20)[0-9]{2}[ /-](?:19|20)[0-9]{2}                                         # years
     """
 )
-_RUN = re.compile(rf"[+(0-9][0-9()./{JOINERS}{DASHES}-]{{5,}}")  # where a number could be: found fast
-_BEHIND = 24  # more than an extension and what is looked at behind it
 _LABEL_BEHIND = re.compile(r"(?i)-(?:office|fax|mobile|home|work|cell|desk|tel)")
 _NOT_DIGITS = re.compile("[^0-9]+")
 _EXTENSIONS = re.compile("x|ext|#")
@@ -62,26 +60,24 @@ _AMERICAN_DIGITS = re.compile("1?[2-9][0-9]{2}[2-9][0-9]{6}")
 _GROUP_BEFORE = re.compile(rf"[0-9][A-Za-z0-9]*[{JOINERS}]\Z")  # `00` within a row of groups calls no country
 
 
-def phones(regions: Sequence[str]) -> Callable[[str], Iterator[Finding]]:
+def phones(regions: Sequence[str]) -> Callable[[str, int, int], Iterator[Finding]]:
     """`regions`: ISO codes; the countries whose numbers count without their country code where they are grouped."""
     is_american = bool({"US", "CA"} & set(regions))
     others = [region for region in regions if region not in {"US", "CA"}]
 
-    def find(text: str) -> Iterator[Finding]:
-        end = 0
-        for run in _RUN.finditer(text):
-            start, end = max(end, run.start() - 1), run.end()
-            yield from _international(text, start, end)
-            if is_american:
-                yield from _american(text, start, end)
-            yield from _national(text, start, end, others)
+    def find(text: str, start: int, end: int) -> Iterator[Finding]:
+        start = max(0, start - 1)  # its plus or bracket may be another one's last
+        yield from _international(text, start, end)
+        if is_american:
+            yield from _american(text, start, end)
+        yield from _national(text, start, end, others)
 
     return find
 
 
 def _matches(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterator[re.Match[str]]:
     """Those that begin within these bounds."""
-    return (match for match in pattern.finditer(text, start, end + _BEHIND) if match.start() < end)
+    return (match for match in pattern.finditer(text, start, end + BEHIND) if match.start() < end)
 
 
 def _international(text: str, start: int, end: int) -> Iterator[Finding]:

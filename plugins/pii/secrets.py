@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections import Counter
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from plugins.pii.findings import Finding
 from plugins.pii.words import WORD
@@ -18,22 +19,38 @@ from plugins.pii.words import WORD
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PASS = r"pass(?:word|wd|wort|phrase|code|wrd)?|mot[ _]de[ _]passe|contrase[nñ]a|senha|kennwort|pwd|パスワード|密码|пароль"
-_KEY = (
-    r"(?:api|access|secret|private|auth|account|encryption|encrypt|signing|signature|shared|master|app|application|consumer"
-    r"|client|subscription|storage|service|session|license|admin|deploy|write|personal|bot|user|webhook|ssh|hmac|aes|jwt"
-    r"|function|host|root|crypto|integration|developer|dev|prod|live|server|search|ingest|sas)[ _.-]?(?:api[ _.-]?)?key"
-    r"|sharedaccesskey|accountkey|apikey|secret|token|credentials?|creds?|authorization|auth|bearer|cookie|session[ _.-]?id"
+_KEY_OF = re.compile(
+    r"(?i)(?:api|access|secret|private|auth|account|encryption|encrypt|signing|signature|shared|master|app|application"
+    r"|consumer|client|subscription|storage|service|session|license|admin|deploy|write|personal|bot|user|webhook|ssh|hmac"
+    r"|aes|jwt|function|host|root|crypto|integration|developer|dev|prod|live|server|search|ingest|sas)[ _.-]?\Z"
 )
-KEYWORD_GATE = f"(?i:{_PASS}|{_KEY})"
+_WORD_OF = {  # by the stem that is looked for first, as this is fast
+    "pass": r"(?i:pass(?:word|wd|wort|phrase|code|wrd)|(?<=mot de )passe)|(?:(?<![A-Za-z])pass|Pass|(?<![A-Z])PASS)(?![a-z])",
+    "pwd": r"(?i:pwd)",
+    "contrase": r"(?i:contrase[nñ]a)",
+    "senha": r"(?i:senha)",
+    "kennwort": r"(?i:kennwort)",
+    "пароль": r"(?i:пароль)",
+    "パスワード": r"パスワード",
+    "密码": r"密码",
+    "secret": r"(?i:secret)",
+    "token": r"(?i:token)",
+    "key": r"(?i:key)",
+    "cred": r"(?i:cred(?:ential)?s?)(?![a-z])",
+    "auth": r"(?i:auth(?:orization)?)(?![a-z])",
+    "bearer": r"(?i:bearer)",
+}
+_WORDS_OF = [(stem, re.compile(word)) for stem, word in _WORD_OF.items()]
+_FIRST_TOKEN = list(_WORD_OF).index("secret")
+_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase + "ПАРОЛЬ"}  # keeps every offset
+KEYWORD_GATE = f"(?i:{'|'.join(_WORD_OF)})"
 LOGIN_GATE = r"://[^\s/@:]*:[^\s/@]+@|curl [^\n]*(?:-u|--user)[ =]"
 
-_KEYWORD = re.compile(f"(?i)(?:({_PASS})|({_KEY}))")
 _BEHIND = re.compile(
     r"""(?x)
     (?P<suffix>[A-Za-z0-9_.-]{0,28})
     (?P<closed>\\?["'`\])]{0,2})
-    (?:\ (?:is|was|ist|est|es)(?:\ (?:now|set\ to|still))?|\ (?:string|String|str))?
+    (?:(?P<verb>\ (?:is|was|ist|est|es)(?:\ (?:now|set\ to|still))?)|\ (?:string|String|str))?
     (?:[ \t]{0,4}(?P<sign>=>|:{0,3}=|[?.+]=|={2,3}|:|>|,|->|→|\ value=)[ \t]{0,4}
        (?::[ \t]|(?:string|String|str|&str|char\*?)[ \t]=[ \t])?
        (?:[>|]-?\r?\n?[ \t]{0,12}|\r?\n[ \t]{1,12})?
@@ -81,41 +98,56 @@ class _Said(Enum):
     NEXT = "next"  # `password …`
 
 
-def assigned(text: str) -> Iterator[Finding]:
+class _Keyword(NamedTuple):
+    end: int
+    shown: str
+    is_pass: bool
+
+
+def assigned(text: str, start: int, end: int) -> Iterator[Finding]:
     """Values behind words such as password, token and API key."""
-    for keyword in _KEYWORD.finditer(text):
+    for keyword in _keywords(text, start, end):
         value = _value_behind(text, keyword)
         if value is not None:
             yield Finding(*value, "secret")
 
 
-def _value_behind(text: str, keyword: re.Match[str]) -> tuple[int, int] | None:
-    behind = _BEHIND.match(text, keyword.end())
+def _keywords(text: str, start: int, end: int) -> Iterator[_Keyword]:
+    lowered = text.lower() if text.isascii() else text.translate(_LOWER)
+    for at, (stem, word) in enumerate(_WORDS_OF):
+        place = lowered.find(stem, start, end)
+        while place >= 0:
+            match = word.match(text, place)
+            if match is not None and (stem != "key" or _KEY_OF.search(text, max(0, place - 16), place)):
+                yield _Keyword(match.end(), match[0], at < _FIRST_TOKEN)
+            place = lowered.find(stem, place + 1, end)
+
+
+def _value_behind(text: str, keyword: _Keyword) -> tuple[int, int] | None:
+    behind = _BEHIND.match(text, keyword.end)
     if behind is None or _NO_VALUE.match(behind["suffix"]):
         return None
-    is_pass = keyword[1] is not None
     quote = (behind["quote"] or "")[-1:]
-    start = behind.end()
-    value = (_QUOTED[quote] if quote else _BARE).match(text, start)
+    if behind["sign"] == "," and not quote:
+        return None
+    value = (_QUOTED[quote] if quote else _BARE).match(text, behind.end())
     if value is None:
         return None
     shown = value[0] if quote else value[0].rstrip(_TRAILING)
-    said = _Said.ASSIGNED if behind["sign"] else _Said.TOLD if len(behind[0].split()) > 1 else _Said.NEXT
-    if behind["sign"] == "," and not quote:
-        return None
-    if behind["scheme"] or keyword[0].lower() in {"bearer"}:
+    if behind["scheme"] or keyword.shown.lower() == "bearer":
         is_secret = _is_credential(shown)
     else:
-        is_secret = _is_secret(shown, said, is_pass=is_pass, is_quoted=bool(quote), name=keyword[0])
-    return (start, start + len(shown)) if is_secret else None
+        said = _Said.ASSIGNED if behind["sign"] else _Said.TOLD if behind["verb"] else _Said.NEXT
+        is_secret = _is_secret(shown, keyword, said, is_quoted=bool(quote))
+    return (value.start(), value.start() + len(shown)) if is_secret else None
 
 
-def _is_secret(shown: str, said: _Said, *, is_pass: bool, is_quoted: bool, name: str) -> bool:
+def _is_secret(shown: str, keyword: _Keyword, said: _Said, *, is_quoted: bool) -> bool:
     if len(shown) < 6 or len(shown) > 2000 or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
         return False
-    if shown.lower().startswith(name.lower()) or (not is_quoted and _CODE.fullmatch(shown) and not _is_mixed(shown)):
+    if shown.lower().startswith(keyword.shown.lower()) or (not is_quoted and _CODE.fullmatch(shown) and not _is_mixed(shown)):
         return False
-    return _is_password(shown, said, is_quoted=is_quoted) if is_pass else _is_token(shown, said, is_quoted=is_quoted)
+    return _is_password(shown, said, is_quoted=is_quoted) if keyword.is_pass else _is_token(shown, said)
 
 
 def _is_password(shown: str, said: _Said, *, is_quoted: bool) -> bool:
@@ -131,7 +163,7 @@ def _is_password(shown: str, said: _Said, *, is_quoted: bool) -> bool:
     return kinds >= 3 and any(char.isdigit() or char in "!@#$%^&*" for char in shown[1:-1])
 
 
-def _is_token(shown: str, said: _Said, *, is_quoted: bool) -> bool:
+def _is_token(shown: str, said: _Said) -> bool:
     if " " in shown or shown.isdigit() or _MEASURE.fullmatch(shown):
         return False
     if _WORDS.fullmatch(shown) and not _is_mixed(shown):
@@ -182,12 +214,12 @@ _CURL = re.compile(r"curl [^\n]{0,100}?(?:-u|--user)[ =][\"']?[A-Za-z0-9_.@-]{1,
 _LOGIN_WORDS = frozenset("password pass passwd pwd secret pw token key".split())
 
 
-def logins(text: str) -> Iterator[Finding]:
+def logins(text: str, start: int, end: int) -> Iterator[Finding]:
     """Passwords in the authority of URLs and on curl's command line."""
-    for match in _LOGIN.finditer(text):
+    for match in _LOGIN.finditer(text, start, end):
         if _is_login(match[2]):
             yield Finding(*match.span(2), "secret")
-    for match in _CURL.finditer(text):
+    for match in _CURL.finditer(text, start, end):
         value = _BARE.match(text, match.end())
         if value is not None and _is_login(value[0]):
             yield Finding(*value.span(), "secret")
@@ -207,8 +239,8 @@ def opening(text: str) -> int:
         start = quote.end()
         if quote[0] in text[start:] or "\n" in text[start:]:
             continue
-        for keyword in _KEYWORD.finditer(text, max(0, start - 110), start):
-            behind = _BEHIND.match(text, keyword.end())
+        for keyword in _keywords(text, max(0, start - 110), start):
+            behind = _BEHIND.match(text, keyword.end)
             if behind is not None and behind.end() == start:
                 return start
     return len(text)
