@@ -25,7 +25,9 @@ _HEADERS = rf"(?:{_GAP}{{0,12}}[A-Z][A-Za-z-]{{2,20}}: [^\n\\]{{0,120}}){{0,6}}"
 _BODY = re.compile(rf"{_HEADERS}{_GAP}{{0,12}}[A-Za-z0-9+/=]{{20}}(?:[A-Za-z0-9+/=]|{_GAP})*")
 _END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _LONGEST_END = 80
-_MAYBE_BODY = re.compile(rf"{_HEADERS}{_GAP}{{0,12}}(?:[A-Z][A-Za-z-]{{0,20}}(?:: [^\n\\]{{0,120}})?|[A-Za-z0-9+/=]{{0,19}}|\\)\Z")
+_MAYBE_BODY = re.compile(
+    rf"{_HEADERS}{_GAP}{{0,12}}(?:[A-Z][A-Za-z-]{{0,20}}(?:: [^\n\\]{{0,120}})?|[A-Za-z0-9+/=]{{0,19}}|\\)\Z"
+)
 
 
 def blocks(text: str, start: int, end: int) -> Iterator[Finding]:
@@ -57,4 +59,6 @@ def opening(text: str) -> int:
 
 def _may_be_end(rest: str) -> bool:
     """Whether an END line has only begun."""
-    return _END.match(rest) is None and ("-----END ".startswith(rest) or re.fullmatch("-----END [A-Z0-9 ]*-{0,4}", rest) is not None)
+    return _END.match(rest) is None and (
+        "-----END ".startswith(rest) or re.fullmatch("-----END [A-Z0-9 ]*-{0,4}", rest) is not None
+    )

@@ -40,9 +40,7 @@ _AMERICAN = re.compile(
     rf"{_BEFORE_NATIONAL}(?:1{_SEP})?(?:\([2-9][0-9]{{2}}\)[{JOINERS}]?|[2-9][0-9]{{2}}({_SEP}))"
     rf"[0-9]{{3}}{_SEP}[0-9]{{4}}{_EXTENSION}{_AFTER}"
 )
-_NATIONAL = re.compile(
-    rf"{_BEFORE_NATIONAL}\(?[0-9]{{1,6}}\)?(?:{_SEP}?\(?[0-9]{{2,8}}\)?){{0,5}}{_EXTENSION}{_AFTER}"
-)
+_NATIONAL = re.compile(rf"{_BEFORE_NATIONAL}\(?[0-9]{{1,6}}\)?(?:{_SEP}?\(?[0-9]{{2,8}}\)?){{0,5}}{_EXTENSION}{_AFTER}")
 
 _NO_PHONE = re.compile(
     r"""(?x)

@@ -84,9 +84,13 @@ _CODE = re.compile(
     r"|&?\*?[A-Za-z_]+[0-9]?|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"  # a name
 )
 _WORDS = re.compile(r"[A-Za-z]+(?:[-_./:][A-Za-z]*[0-9]{0,3})*")
-_PLACE = re.compile(r"(?i)(?:https?|wss?|file|ftp)://.*|(?:\.{0,2}|~)/[a-z0-9_.-]+(?:/[a-z0-9_.-]*)*|[a-z]:\\.*|[\w./-]+\.(?:pem|key|txt|ya?ml|json|py|env|crt|js|ts|go|rs|md)")
+_PLACE = re.compile(
+    r"(?i)(?:https?|wss?|file|ftp)://.*|(?:\.{0,2}|~)/[a-z0-9_.-]+(?:/[a-z0-9_.-]*)*|[a-z]:\\.*|[\w./-]+\.(?:pem|key|txt|ya?ml|json|py|env|crt|js|ts|go|rs|md)"
+)
 _MEASURE = re.compile(r"[0-9][0-9.,:/_-]*(?:[a-z]{1,5}|%)?")
-_TECHNICAL = re.compile(r"(?i)(?:sha|md|rfc|utf|base|oauth|http|ipv|x|argon|pbkdf|aes|rsa|ed|hs|rs|es|v|s|k|ec|tls|ssl|bcrypt|hmac)[-_]?[0-9]{1,5}(?:[-_./][a-z0-9]+)*|[0-9]+[-_]?[a-z]+|2fa|mfa[0-9]*")
+_TECHNICAL = re.compile(
+    r"(?i)(?:sha|md|rfc|utf|base|oauth|http|ipv|x|argon|pbkdf|aes|rsa|ed|hs|rs|es|v|s|k|ec|tls|ssl|bcrypt|hmac)[-_]?[0-9]{1,5}(?:[-_./][a-z0-9]+)*|[0-9]+[-_]?[a-z]+|2fa|mfa[0-9]*"
+)
 _UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -145,7 +149,9 @@ def _value_behind(text: str, keyword: _Keyword) -> tuple[int, int] | None:
 def _is_secret(shown: str, keyword: _Keyword, said: _Said, *, is_quoted: bool) -> bool:
     if len(shown) < 6 or len(shown) > 2000 or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
         return False
-    if shown.lower().startswith(keyword.shown.lower()) or (not is_quoted and _CODE.fullmatch(shown) and not _is_mixed(shown)):
+    if shown.lower().startswith(keyword.shown.lower()) or (
+        not is_quoted and _CODE.fullmatch(shown) and not _is_mixed(shown)
+    ):
         return False
     return _is_password(shown, said, is_quoted=is_quoted) if keyword.is_pass else _is_token(shown, said)
 
@@ -209,7 +215,9 @@ def entropy(shown: str) -> float:
     return -sum(count / len(shown) * math.log2(count / len(shown)) for count in Counter(shown).values())
 
 
-_LOGIN = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]{{1,20}}://([A-Za-z0-9_.%~+!$*-]{{0,64}}):([A-Za-z0-9_.%~+!$*&=?#()'^-]{{1,200}})@(?=[A-Za-z0-9\[_$])")
+_LOGIN = re.compile(
+    rf"[A-Za-z][A-Za-z0-9+.-]{{1,20}}://([A-Za-z0-9_.%~+!$*-]{{0,64}}):([A-Za-z0-9_.%~+!$*&=?#()'^-]{{1,200}})@(?=[A-Za-z0-9\[_$])"
+)
 _CURL = re.compile(r"curl [^\n]{0,100}?(?:-u|--user)[ =][\"']?[A-Za-z0-9_.@-]{1,64}:")
 _LOGIN_WORDS = frozenset("password pass passwd pwd secret pw token key".split())
 
