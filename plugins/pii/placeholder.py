@@ -67,8 +67,11 @@ class Grammar:
         return f"{plain}_{letters.lower()}"
 
     def opening(self, text: str, at: int) -> int:
-        """Where a placeholder may have begun that later text completes; `at` where it has not begun before that."""
+        """Where a placeholder has begun that ends behind `at`, or may end in later text; `at` where none has."""
         begin = max(0, len(text) - WINDOW)
+        for match in self.pattern.finditer(text, begin):
+            if match.start() < at < match.end():
+                at = match.start()
         found = _PENDING.search(text, begin)
         while found is not None and found.start() < at:
             if self._may_become(found):
