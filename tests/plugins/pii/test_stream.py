@@ -124,7 +124,9 @@ def test_values_in_the_arguments_of_tools_are_written_as_json_has_them():
     made = known()
     name = named(made, QUOTED)
     for at in range(1, len(name)):
-        stream = streamed(answers(made), [arguments(f'{{"key":"{name[:at]}'), arguments(f'{name[at:]}"}}'), chat({}, "stop")])
+        stream = streamed(
+            answers(made), [arguments(f'{{"key":"{name[:at]}'), arguments(f'{name[at:]}"}}'), chat({}, "stop")]
+        )
         calls = [call for value in values_of(stream) for call in value["choices"][0]["delta"].get("tool_calls", ())]
         assert orjson.loads("".join(call["function"]["arguments"] for call in calls)) == {"key": QUOTED}
 
@@ -156,7 +158,9 @@ def test_reasoning_is_a_text_of_its_own():
 def test_completions():
     made = known()
     name = named(made, EMAIL).encode()
-    events = [b'data: {"choices":[{"index":0,"text":"%b","logprobs":null}]}\n\n' % part for part in (name[:4], name[4:])]
+    events = [
+        b'data: {"choices":[{"index":0,"text":"%b","logprobs":null}]}\n\n' % part for part in (name[:4], name[4:])
+    ]
     values = values_of(streamed(answers(made), events))
     assert "".join(value["choices"][0]["text"] for value in values) == EMAIL
 
@@ -204,7 +208,9 @@ def test_responses_repeat_whole_texts():
 def test_errors_in_a_stream_are_told_in_the_apps_own_words():
     made = known()
     error = b'data: {"error":{"message":"cannot send to %b","type":"x"}}\n\n' % named(made, EMAIL).encode()
-    stream = streamed(answers(made), [chat({"content": "so"}), error, b"data: not json: %b\n\n" % named(made, CARD).encode()])
+    stream = streamed(
+        answers(made), [chat({"content": "so"}), error, b"data: not json: %b\n\n" % named(made, CARD).encode()]
+    )
     assert [EMAIL.encode() in stream, CARD.encode() in stream] == [True, True]
     assert stream.startswith(chat({"content": "so"}))
 

@@ -117,6 +117,23 @@ def prose(draw: st.DrawFn) -> str:
     """Words, values, placeholders and their like, in any order and barely apart."""
     made = known()
     names = [form for value in made.values.values() for form in distorted(named(made, value))]
-    words = ["a", "the word ", "IBAN", "Email ", "email", " < ", "<", ">", "&", "%", "\\", "_", "1.2.3", "é", "日本", "\n"]
+    words = [
+        "a",
+        "the word ",
+        "IBAN",
+        "Email ",
+        "email",
+        " < ",
+        "<",
+        ">",
+        "&",
+        "%",
+        "\\",
+        "_",
+        "1.2.3",
+        "é",
+        "日本",
+        "\n",
+    ]
     words += ["password: ", "pass", EMAIL, CARD, SSN, IBAN, MADE_UP, "+49 30 901820", "10.1.2.3", "<EMAIL_9zzz>", " "]
     return "".join(draw(st.lists(st.sampled_from(names + words + [" ", " ", ", "]), max_size=14)))
