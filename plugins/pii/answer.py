@@ -139,7 +139,10 @@ class TextAnswer(BodyFilter):
 
 
 def text_of(answers: Answers, body: bytes) -> bytes:
-    """Bytes that are no UTF-8 stay what they are."""
-    text = body.decode("utf-8", "surrogateescape")
+    """What is no UTF-8 is read byte by byte, so that bytes which nobody changes stay what they are."""
+    try:
+        text, encoding = body.decode(), "utf-8"
+    except UnicodeDecodeError:
+        text, encoding = body.decode("latin-1"), "latin-1"
     after = answers.of(text)
-    return body if after is text else bytes(after.encode("utf-8", "surrogateescape"))
+    return body if after is text else bytes(after.encode(encoding, "replace"))

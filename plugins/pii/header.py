@@ -29,7 +29,7 @@ def read(fields: Fields, change: Callable[[str], str]) -> list[tuple[bytes, byte
     told = [(at, name, value) for at, (name, value) in enumerate(fields) if name.lower() not in _SAY_NOTHING]
     changed = list(fields) if told else []
     for at, name, value in told:
-        text = value.decode("utf-8", "surrogateescape")
+        text = value.decode("latin-1")
         if (after := change(text)) is not text:
-            changed[at] = (name, after.encode("utf-8", "surrogateescape"))
+            changed[at] = (name, after.encode("latin-1"))
     return changed if told and changed != list(fields) else None

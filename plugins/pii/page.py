@@ -142,6 +142,7 @@ def _read(match: re.Match[str]) -> str:
         high, low = int(match["high"], 16), int(match["low"], 16)
         return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
     if kind == "code":
-        return chr(int(match["code"], 16))
+        letter = chr(int(match["code"], 16))
+        return "\ufffd" if "\ud800" <= letter <= "\udfff" else letter
     assert kind is not None
     return _LETTERS.get(match[kind], match[kind])

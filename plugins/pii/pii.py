@@ -133,7 +133,9 @@ class Pii(Plugin[PiiConfig]):
     def _judge_target(self, request: Request, table: Table) -> None:
         """A URL cannot be changed. A secret in it is a credential: some upstreams want it there."""
         try:
-            self._redactor.refuse(unquote(request.target), "the URL", table, but="secret")
+            self._redactor.refuse(
+                unquote(request.target.encode("ascii", "replace").decode()), "the URL", table, but="secret"
+            )
         except Rejected:
             request.hide_path()
             raise

@@ -30,7 +30,8 @@ _WHOLE: Final = re.compile(r"(?:[^\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*", re.DOTALL)
 _BLANK: Final = "\0"
 _LETTERS: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _LONGEST_ESCAPE: Final = 6
-_CANNOT_STAND: Final = re.compile("[\ud800-\udfff]")
+_CANNOT_STAND: Final = re.compile("[\ud800-\udfff]")  # half a letter: no detector can read it
+_UNKNOWN: Final = "\ufffd"
 
 
 class Sight:
@@ -65,7 +66,7 @@ class Sight:
         value = None if found is None else self._table.value(found)
         if value is None or not is_json:
             return value
-        return orjson.dumps(_CANNOT_STAND.sub("\ufffd", value)).decode()[1:-1]
+        return orjson.dumps(_CANNOT_STAND.sub(_UNKNOWN, value)).decode()[1:-1]
 
 
 _NOTHING: Final = Reading(lambda _: [], len, lambda _: False, lambda _: False)
@@ -122,7 +123,8 @@ def view(text: str) -> str:
 
 def _letter(match: re.Match[str]) -> str:
     if match[1]:
-        return chr(int(match[1], 16)).rjust(_LONGEST_ESCAPE, _BLANK)
+        letter = _CANNOT_STAND.sub(_UNKNOWN, chr(int(match[1], 16)))
+        return letter.rjust(_LONGEST_ESCAPE, _BLANK)
     return _BLANK + _LETTERS.get(match[2], match[2])
 
 

@@ -133,7 +133,7 @@ def test_values_in_the_arguments_of_tools_are_written_as_json_has_them():
 
 def test_brackets_that_came_as_escapes_are_part_of_the_placeholder():
     made = known()
-    written = '{"to":"\\n\\u003c%s\\u003e"}' % named(made, EMAIL)[1:-1]
+    written = r'{"to":"\n\u003c' + named(made, EMAIL)[1:-1] + r'\u003e"}'
     for at in range(1, len(written)):
         stream = streamed(answers(made), [arguments(written[:at]), arguments(written[at:]), chat({}, "stop")])
         calls = [call for value in values_of(stream) for call in value["choices"][0]["delta"].get("tool_calls", ())]
