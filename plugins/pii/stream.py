@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MOST_HELD: Final = 256
 """Events; then what is held is decided as it is, so that one silent choice does not hold all others."""
 
+LESSONS: Final = 8
+"""So often the look of events is learned: where each looks otherwise, it is not worth it."""
+
 _OF_CHOICE: Final = STRUCTURE | {"delta", "text"}
 _OF_EVENT: Final = STRUCTURE | {"choices", "token", "delta"}
 _OF_BLOCK: Final = ("text", "thinking", "partial_json")
@@ -41,25 +44,61 @@ class _Held:
     __slots__ = ("event", "pieces", "value")
 
     def __init__(self, event: Event, value: Any) -> None:
+        """`value`: None where it is the event's own, not parsed yet."""
         self.event = event
         self.value = value
         self.pieces: list[tuple[Channel, int, Path, str]] = []
 
     @property
     def is_decided(self) -> bool:
-        return all(channel.decided >= start + len(text) for channel, start, _, text in self.pieces)
+        for channel, start, _, text in self.pieces:
+            if channel.decided < start + len(text):
+                return False
+        return True
+
+
+class _Form:
+    """What the events of one channel look like around their text: those that look the same need not be parsed."""
+
+    __slots__ = ("after", "before", "channel", "path", "size")
+
+    def __init__(self, before: bytes, after: bytes, channel: Channel, path: Path) -> None:
+        self.before = before
+        self.after = after
+        self.channel = channel
+        self.path = path
+        self.size = len(before) + len(after)
+
+    def text(self, raw: bytes) -> bytes | None:
+        """The text of an event that looks like that, where it is without escapes."""
+        if len(raw) <= self.size or not (raw.startswith(self.before) and raw.endswith(self.after)):
+            return None
+        text = raw[len(self.before) : -len(self.after)]
+        return None if b'"' in text or b"\\" in text else text
 
 
 class Restoring(EventFilter):
-    __slots__ = ("_answers", "_channels", "_held")
+    __slots__ = ("_answers", "_channels", "_form", "_held", "_lessons")
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self._channels: dict[Name, Channel] = {}
         self._held: deque[_Held] = deque()
+        self._form: _Form | None = None
+        self._lessons = LESSONS
 
     @override
     def feed(self, event: Event) -> Iterable[Event]:
+        form = self._form
+        if form is not None and (text := form.text(event.raw)) is not None and len(self._held) < MOST_HELD:
+            held, piece = _Held(event, None), text.decode("utf-8", "replace")
+            held.pieces.append((form.channel, form.channel.fed, form.path, piece))
+            self._held.append(held)
+            form.channel.feed(piece)
+            return self._decided()
+        return self._feed(event)
+
+    def _feed(self, event: Event) -> Iterable[Event]:
         try:
             value = event.json()
         except ValueError:
@@ -69,6 +108,8 @@ class Restoring(EventFilter):
         self._held.append(held)
         if isinstance(value, dict):
             self._read(held, value)
+            if self._lessons and len(held.pieces) == 1 and held.value is value:
+                self._learn(held)
         else:
             self._end_all()
             held.value = self._answers.of(value)
@@ -80,6 +121,13 @@ class Restoring(EventFilter):
     def finish(self, outcome: Outcome) -> Iterable[Event]:
         self._end_all()
         return self._decided()
+
+    def _learn(self, held: _Held) -> None:
+        channel, _, path, text = held.pieces[0]
+        before, mark, after = held.event.raw.partition(b':"%b"' % text.encode())
+        if channel in self._channels.values() and mark and mark not in after and held.event.raw.count(b"\n") <= 2:
+            self._lessons -= 1
+            self._form = _Form(before + b':"', b'"' + after, channel, path)
 
     # -- what comes
 
@@ -171,9 +219,15 @@ class Restoring(EventFilter):
 
     def _end(self, index: Any, but: Iterable[Name] = ()) -> None:
         for name in [name for name in self._channels if name[0] == index and name not in but]:
-            self._channels.pop(name).finish()
+            self._finish(self._channels.pop(name))
+
+    def _finish(self, channel: Channel) -> None:
+        channel.finish()
+        if self._form is not None and self._form.channel is channel:
+            self._form = None
 
     def _end_all(self) -> None:
+        self._form = None
         for channel in self._channels.values():
             channel.finish()
         self._channels.clear()
@@ -198,11 +252,11 @@ _OF_PART: Final = frozenset({"name", "data"})
 
 
 def _written(held: _Held) -> Event:
-    value = held.value
+    event, value = held.event, held.value
     for channel, start, path, text in held.pieces:
         if channel.changes and (new := channel.cut(start, text)) != text:
-            value = _with(value, path, new)
-    return held.event if value is held.event.json() else _with_data(held.event, orjson.dumps(value))
+            value = _with(event.json() if value is None else value, path, new)
+    return event if value is None or value is event.json() else _with_data(event, orjson.dumps(value))
 
 
 def _with(value: Any, path: Path, new: Any) -> Any:
