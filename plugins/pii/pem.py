@@ -1,8 +1,8 @@
-"""Private keys in PEM and in PGP's armour: many lines, so a state for streams rather than a word.
+r"""Private keys in PEM and in PGP's armour: many lines, so a state for streams rather than a word.
 
-A block begins with its BEGIN line and a first run of base64 (or the header lines before that); it ends with its END line, with what
-cannot belong to it, or after `LIMIT` characters. Line breaks may be written as `\n`, and lines may be quoted, as in
-JSON and in source code. A BEGIN line without a key behind it is no finding.
+A block begins with its BEGIN line and a first run of base64, headers between them or not; it ends with its END line,
+with what cannot belong to it, or after `LIMIT` characters. Line breaks may be written as `\n`, and lines may be quoted,
+as in JSON and in source code. A BEGIN line without a key behind it is no finding.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from plugins.pii.findings import Finding
+from plugins.pii.words import WORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,9 @@ _GAP = r"(?:[\s\"'+,]|\\[nrt\\]|\\(?=[\"'nrt]))"
 _HEADERS = rf"(?:{_GAP}{{0,12}}[A-Z][A-Za-z-]{{2,20}}: [^\n\\]{{0,120}}){{0,6}}"
 _BODY = re.compile(rf"{_HEADERS}{_GAP}{{0,12}}[A-Za-z0-9+/=]{{20}}(?:[A-Za-z0-9+/=]|{_GAP})*")
 _END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-_LONGEST_END = 80
-_MAYBE_BODY = re.compile(rf"{_HEADERS}{_GAP}{{0,12}}(?:[A-Z][A-Za-z-]{{0,20}}(?:: [^\n\\]{{0,120}})?|[A-Za-z0-9+/=]{{0,19}}|\\)\Z")
+_MAYBE_BODY = re.compile(
+    rf"{_HEADERS}{_GAP}{{0,12}}(?:[A-Z][A-Za-z-]{{0,20}}(?:: [^\n\\]{{0,120}})?|[A-Za-z0-9+/=]{{0,19}}|\\)\Z"
+)
 
 
 def blocks(text: str, start: int, end: int) -> Iterator[Finding]:
@@ -50,11 +52,12 @@ def opening(text: str) -> int:
     body = _BODY.match(text, begin.end())
     if body is None:
         return start if _MAYBE_BODY.match(text, begin.end()) else len(text)
-    rest = text[body.end() :]
-    is_over = rest and not (len(rest) < _LONGEST_END and _may_be_end(rest))
-    return len(text) if is_over else start
+    end = _END.match(text, body.end())
+    rest = text[end.end() if end else body.end() :]
+    may_go_on = end is None and (rest == "\\" or _may_be_end(rest))
+    return len(text) if rest.strip(WORD) and not may_go_on else start
 
 
 def _may_be_end(rest: str) -> bool:
     """Whether an END line has only begun."""
-    return _END.match(rest) is None and ("-----END ".startswith(rest) or re.fullmatch("-----END [A-Z0-9 ]*-{0,4}", rest) is not None)
+    return "-----END ".startswith(rest) or re.fullmatch("-----END [A-Z0-9 ]{0,40}-{0,5}", rest) is not None
