@@ -102,8 +102,9 @@ class Detector:
 
 def _opening(text: str) -> int:
     at = words.opening(text)
-    special = min(secrets.opening(text), pem.opening(text))
-    return at if at <= special else words.opening(text[:special])  # no cut within the word that it begins in
+    while (start := min(secrets.opening(text, at), pem.opening(text, at))) < at:
+        at = words.opening(text[:start])  # nor is there a cut within the word that it begins in
+    return at
 
 
 def _limit(held: str) -> int:

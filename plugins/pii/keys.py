@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from plugins.pii.findings import Finding
+from plugins.pii.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,5 +167,5 @@ def keys(text: str, start: int, end: int) -> Iterator[Finding]:
     for long in _LONG.finditer(text, start, end):
         for pattern in (_KEYS, _SIGNATURE):
             for match in pattern.finditer(text, *long.span()):
-                if not _WORDS_ONLY.fullmatch(match[0]):
+                if not plain(match[0]) and not _WORDS_ONLY.fullmatch(match[0]):
                     yield Finding(match.start(), match.start() + len(match[0].rstrip(".")), "secret")

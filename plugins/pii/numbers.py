@@ -10,7 +10,7 @@ from plugins.pii.findings import Finding
 from plugins.pii.words import DASHES, JOINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 _JOIN = f"[{JOINERS}{DASHES}-]"
 
@@ -84,20 +84,21 @@ def luhn(digits: str) -> bool:
 
 _IBAN_HEAD = re.compile("[A-Z]{2}[0-9]{2}")
 _MOST_BESIDE = 3  # an expiry date's two and the check value
-_BESIDE = 40
+_BEFORE_SPAN = 40
+_JOINER = re.compile(f"[{JOINERS}]")
+_NUMBERS_AFTER = re.compile(rf"(?:[{JOINERS}][0-9]{{1,9}}(?![0-9A-Za-z/:.-]))*")
 
 
 def _is_in_row(text: str, start: int, end: int) -> bool:
-    """Whether more numbers stand beside it than belong to a card."""
-    before = text[max(0, start - _BESIDE) : start].split(" ")[-2::-1]
-    if before and _IBAN_HEAD.fullmatch(before[0]):
+    """Whether more numbers stand beside it than belong to a card, or an IBAN's first group."""
+    *groups, rest = _JOINER.split(text[max(0, start - _BEFORE_SPAN) : start])
+    if rest or not groups:
+        groups = []
+    elif _IBAN_HEAD.fullmatch(groups[-1]):
         return True
-    after = text[end : end + _BESIDE].split(" ")[1:]
-    return sum(_leading_numbers(groups) for groups in (before, after)) > _MOST_BESIDE
-
-
-def _leading_numbers(groups: Sequence[str]) -> int:
-    return next((at for at, group in enumerate(groups) if not group.isdigit()), len(groups))
+    before = next((at for at, group in enumerate(reversed(groups)) if not group.isdigit()), len(groups))
+    after = _NUMBERS_AFTER.match(text, end)
+    return before + len(_JOINER.findall(after[0] if after else "")) > _MOST_BESIDE
 
 
 _NUMBER_BEFORE = re.compile(rf"(?<![0-9A-Za-z.{DASHES}-])[0-9]{{1,6}}[{JOINERS}]\Z")

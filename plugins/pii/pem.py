@@ -11,7 +11,6 @@ import re
 from typing import TYPE_CHECKING
 
 from plugins.pii.findings import Finding
-from plugins.pii.words import WORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +24,8 @@ _GAP = r"(?:[\s\"'+,]|\\[nrt\\]|\\(?=[\"'nrt]))"
 _HEADERS = rf"(?:{_GAP}{{0,12}}[A-Z][A-Za-z-]{{2,20}}: [^\n\\]{{0,120}}){{0,6}}"
 _BODY = re.compile(rf"{_HEADERS}{_GAP}{{0,12}}[A-Za-z0-9+/=]{{20}}(?:[A-Za-z0-9+/=]|{_GAP})*")
 _END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_MAYBE_BEGIN = re.compile(r"-----BEGIN[A-Z0-9 ]{0,60}-{0,4}\Z")
+_LONGEST_END = 80
 _MAYBE_BODY = re.compile(
     rf"{_HEADERS}{_GAP}{{0,12}}(?:[A-Z][A-Za-z-]{{0,20}}(?:: [^\n\\]{{0,120}})?|[A-Za-z0-9+/=]{{0,19}}|\\)\Z"
 )
@@ -41,21 +42,30 @@ def blocks(text: str, start: int, end: int) -> Iterator[Finding]:
             yield Finding(start, at, "secret")
 
 
-def opening(text: str) -> int:
-    """Where a block begins that is not over yet; the text's end where there is none."""
-    start = text.rfind("-----BEGIN")
-    if start < 0:
-        return len(text)
+def opening(text: str, at: int) -> int:
+    """Where a block begins that is not over before `at`; `at` where there is none."""
+    start = text.find("-----BEGIN")
+    while start >= 0:
+        if _end(text, start) > at:
+            return min(at, start)
+        start = text.find("-----BEGIN", start + 1)
+    return at
+
+
+def _end(text: str, start: int) -> int:
+    """Where the block that begins there ends; behind the text's end if more of it may come, 0 if it is none."""
+    may_go_on = len(text) + 1
     begin = _BEGIN.match(text, start)
     if begin is None:
-        return start if len(text) - start < 64 and "\n" not in text[start:] else len(text)
+        return may_go_on if _MAYBE_BEGIN.match(text, start) else 0
     body = _BODY.match(text, begin.end())
     if body is None:
-        return start if _MAYBE_BODY.match(text, begin.end()) else len(text)
+        return may_go_on if _MAYBE_BODY.match(text, begin.end()) else 0
     end = _END.match(text, body.end())
-    rest = text[end.end() if end else body.end() :]
-    may_go_on = end is None and (rest == "\\" or _may_be_end(rest))
-    return len(text) if rest.strip(WORD) and not may_go_on else start
+    if end is not None:
+        return end.end()
+    rest = text[body.end() : body.end() + _LONGEST_END]
+    return may_go_on if rest == "\\" or _may_be_end(rest) else body.end()
 
 
 def _may_be_end(rest: str) -> bool:

@@ -197,7 +197,7 @@ def _is_token(shown: str, said: _Said) -> bool:
 
 def _is_credential(shown: str) -> bool:
     """Behind `Bearer` and its like, where prose has a word."""
-    if len(shown) < 8 or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+    if len(shown) < 8 or " " in shown or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
         return False
     has_digit = any(char.isdigit() for char in shown)
     return (has_digit and entropy(shown) >= 2.5) or (len(shown) >= 16 and _is_mixed(shown))
@@ -252,15 +252,16 @@ _QUOTE = re.compile(r"(?<=[ \t\n=:>,(\[\\bfruLB@])[\"'`]")
 _OPEN_SPAN = 202
 
 
-def opening(text: str) -> int:
-    """Where a quoted value begins that is not closed yet; the text's end where there is none."""
-    for quote in _QUOTE.finditer(text, max(0, len(text) - _OPEN_SPAN)):
+def opening(text: str, at: int) -> int:
+    """Where a quoted value begins that is not closed before `at`; `at` where there is none."""
+    for quote in _QUOTE.finditer(text, max(0, at - _OPEN_SPAN)):
         start = quote.end()
         closed = text.find(quote[0], start)
-        if "\n" in text[start:] or (closed >= 0 and text[closed:].strip(WORD)):
-            continue  # its closing quote may stand in a word, and then that is over too
-        for keyword in _keywords(text, max(0, start - 110), start):
-            behind = _BEHIND.match(text, keyword.end)
-            if behind is not None and behind.end() == start:
-                return start
-    return len(text)
+        if "\n" not in text[start:] and not 0 <= closed < at and _holds_value(text, start):
+            return min(at, start)
+    return at
+
+
+def _holds_value(text: str, start: int) -> bool:
+    behinds = (_BEHIND.match(text, keyword.end) for keyword in _keywords(text, max(0, start - 110), start))
+    return any(behind is not None and behind.end() == start for behind in behinds)
