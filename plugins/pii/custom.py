@@ -83,8 +83,7 @@ _NOT_ALNUM = re.compile("[^A-Za-z0-9]+")
 
 
 def _has_luhn(value: str) -> bool:
-    digits = _NOT_ALNUM.sub("", value)
-    return digits.isdigit() and luhn(digits)
+    return luhn("".join(char for char in value if char in string.digits))
 
 
 def _has_mod97(value: str) -> bool:
