@@ -41,7 +41,9 @@ _SAID = {
 }
 _ASIAN = ("電話", "携帯", "連絡先", "电话", "手机", "联系", "전화", "연락처")
 _NUMBER = frozenset({"number", "numbers", "no", "nr", "num", "numéro", "número", "numero"})
-_OWNERS = frozenset("my his her our your their old new home work emergency personal private direct main".split())
+_OWNERS = frozenset(
+    {"my", "his", "her", "our", "your", "their", "old", "new", "home", "work", "emergency", "personal", "private"}
+)
 _LABELS = frozenset({"desk", "office", "home", "work", "direct", "main"})
 
 

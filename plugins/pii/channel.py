@@ -65,7 +65,7 @@ class Channel:
 
 def revised(sight: Sight, text: str, *, is_json: bool) -> str:
     """A whole text as it goes on; the same object where nothing changes."""
-    if (sight.json if is_json else sight.plain).plain(text):
+    if not (sight.json.find(view(text)) if is_json else sight.plain.find(text)):
         return text
     channel = Channel(sight, is_json=is_json)
     channel.feed(text)

@@ -71,7 +71,8 @@ class Detector:
         self._rank = {entity: at for at, entity in enumerate(ranked)}.__getitem__
         self._domains = tuple(domain.lower().removeprefix("@") for domain in own_domains)
         self._allowed = frozenset(allowed)
-        self.reading = Reading(self.find, _opening, words.plain, words.arming, _limit)
+        plain = _never if any(one.may_be_plain for one in custom) else words.plain
+        self.reading = Reading(self.find, _opening, plain, words.arming, _limit)
 
     def find(self, text: str) -> list[Finding]:
         """In order and without overlaps; the longest and most specific wins."""
@@ -100,8 +101,15 @@ class Detector:
 
 
 def _opening(text: str) -> int:
-    return min(words.opening(text), secrets.opening(text), pem.opening(text))
+    at = words.opening(text)
+    while (start := min(secrets.opening(text, at), pem.opening(text, at))) < at:
+        at = words.opening(text[:start])  # nor is there a cut within the word that it begins in
+    return at
 
 
 def _limit(held: str) -> int:
     return pem.LIMIT if "-----BEGIN" in held else CAP
+
+
+def _never(_: str) -> bool:
+    return False

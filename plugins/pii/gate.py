@@ -10,13 +10,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from plugins.pii.engine import re2
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-try:
-    import re2
-except ImportError:  # no wheel for this platform
-    re2 = None
 
 
 def gate(patterns: Sequence[str]) -> Callable[[str], Sequence[int]]:

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from plugins.pii.findings import Finding
+from plugins.pii.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +129,7 @@ _FORMS = (
     ("(?:live|test)_(?:pub_)?", r"[a-f0-9]{31,35}"),  # Lob
     (r"access_token\$(?:production|sandbox)\$", rf"{_ALNUM}{{16}}\${_HEX}{{32}}"),  # Braintree
     (r"(?:sk|pk)\.ey", rf"{_ALNUM}{{58,120}}\.{_URL64}{{22}}"),  # Mapbox
-    (r"(?:authress|sc|ext|scauth)_", r"[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-][a-z0-9-]{10,32}\.[A-Za-z0-9+/_=-]{30,120}"),
+    ("(?:authress|sc|ext|scauth)_", r"[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-][a-z0-9-]{10,32}\.[A-Za-z0-9+/_=-]{30,120}"),
     ("4b1d", rf"{_ALNUM}{{38}}"),  # ClickHouse
     # tokens of a form that many issue
     ("ey[A-Za-z0-9]", rf"{_URL64}{{15,}}\.ey{_URL64}{{15,}}\.{_URL64}{{10,}}"),  # JWT
@@ -139,7 +140,7 @@ _ANCHORED = (
     # What identifies these lies within them; rows as above, with the gate's pattern first.
     (r"[0-9]:A", rf"[0-9]{{6,16}}:A{_URL64}{{34}}"),  # Telegram
     (r"[A-Za-z0-9_-]\.[A-Za-z0-9_-]{6}\.", rf"[MNO]{_URL64}{{23,27}}\.{_URL64}{{6}}\.{_URL64}{{27,40}}"),  # Discord
-    (r"[0-9]Q~", rf"[A-Za-z0-9_~.]{{3}}[0-9]Q~[A-Za-z0-9_~.-]{{31,34}}"),  # Azure AD
+    (r"[0-9]Q~", r"[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}"),  # Azure AD
     (r"\.atlasv1\.", rf"{_ALNUM}{{14}}\.atlasv1\.[A-Za-z0-9_=-]{{60,70}}"),  # Terraform
     (r"[a-f0-9]-us[0-9]", r"[a-f0-9]{32}-us[0-9]{1,2}"),  # Mailchimp
     (r"_mmk", rf"{_ALNUM}{{6}}_{_ALNUM}{{29}}_mmk"),  # MaxMind
@@ -166,5 +167,5 @@ def keys(text: str, start: int, end: int) -> Iterator[Finding]:
     for long in _LONG.finditer(text, start, end):
         for pattern in (_KEYS, _SIGNATURE):
             for match in pattern.finditer(text, *long.span()):
-                if not _WORDS_ONLY.fullmatch(match[0]):
-                    yield Finding(*match.span(), "secret")
+                if not plain(match[0]) and not _WORDS_ONLY.fullmatch(match[0]):
+                    yield Finding(match.start(), match.start() + len(match[0].rstrip(".")), "secret")

@@ -53,17 +53,23 @@ def cards(text: str, start: int, end: int) -> Iterator[Finding]:
     match = _CARD.search(text, start, end + BEHIND)
     while match is not None and match.start() < end:
         start = match.start() + 4  # a group of something else may stand before the card's
-        if _is_card(text, match):
-            yield Finding(*match.span(), "credit_card")
+        length = _card_length(text, match)
+        if length:
+            yield Finding(match.start(), match.start() + length, "credit_card")
             start = match.end()
         match = _CARD.search(text, start, end + BEHIND)
 
 
-def _is_card(text: str, match: re.Match[str]) -> bool:
-    if (match[1] or match[2] or "-") in JOINERS and among_numbers(text, *match.span()):
-        return False
-    digits = _NOT_DIGITS.sub("", match[0])
-    return _ISSUERS.fullmatch(digits) is not None and luhn(digits)
+def _card_length(text: str, match: re.Match[str]) -> int:
+    """How much of it is a card's number: a year may stand behind it, in a group of four. 0: nothing is."""
+    shown, join = match[0], match[1] or match[2] or "-"
+    if join in JOINERS and _is_in_row(text, *match.span()):
+        return 0
+    for length in (len(shown), shown.rfind(join) if match[1] else 0):
+        digits = _NOT_DIGITS.sub("", shown[:length])
+        if _ISSUERS.fullmatch(digits) and luhn(digits):
+            return length
+    return 0
 
 
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
@@ -74,6 +80,25 @@ def luhn(digits: str) -> bool:
     numbers = [int(digit) for digit in reversed(digits)]
     total = sum(numbers[::2]) + sum(_DOUBLED[number] for number in numbers[1::2])
     return total > 0 and total % 10 == 0
+
+
+_IBAN_HEAD = re.compile("[A-Z]{2}[0-9]{2}")
+_MOST_BESIDE = 3  # an expiry date's two and the check value
+_BEFORE_SPAN = 40
+_JOINER = re.compile(f"[{JOINERS}]")
+_NUMBERS_AFTER = re.compile(rf"(?:[{JOINERS}][0-9]{{1,9}}(?![0-9A-Za-z/:.-]))*")
+
+
+def _is_in_row(text: str, start: int, end: int) -> bool:
+    """Whether more numbers stand beside it than belong to a card, or an IBAN's first group."""
+    *groups, rest = _JOINER.split(text[max(0, start - _BEFORE_SPAN) : start])
+    if rest or not groups:
+        groups = []
+    elif _IBAN_HEAD.fullmatch(groups[-1]):
+        return True
+    before = next((at for at, group in enumerate(reversed(groups)) if not group.isdigit()), len(groups))
+    after = _NUMBERS_AFTER.match(text, end)
+    return before + len(_JOINER.findall(after[0] if after else "")) > _MOST_BESIDE
 
 
 _NUMBER_BEFORE = re.compile(rf"(?<![0-9A-Za-z.{DASHES}-])[0-9]{{1,6}}[{JOINERS}]\Z")

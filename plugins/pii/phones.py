@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from phonenumbers import NumberParseException, is_possible_number, is_valid_number, parse
 
-from plugins.pii.findings import Finding
 from plugins.pii.announced import Announced, announced
+from plugins.pii.findings import Finding
 from plugins.pii.numbers import BEHIND, among_numbers
 from plugins.pii.words import DASHES, JOINERS
 
@@ -140,9 +140,10 @@ def _national(text: str, start: int, end: int, regions: Sequence[str]) -> Iterat
         said = announced(text, match.start())
         if _counts(said, shown, digits) or _LABEL_BEHIND.match(text, match.end()):
             yield Finding(*match.span(), "phone")
-        elif said is not Announced.OTHER and len(digits) < len(shown) and not among_numbers(text, *match.span()):
-            if _is_valid_in(regions, digits):
-                yield Finding(*match.span(), "phone")
+            continue
+        is_alone = len(digits) < len(shown) and not among_numbers(text, *match.span())
+        if said is None and is_alone and _is_valid_in(regions, digits):
+            yield Finding(*match.span(), "phone")
 
 
 def _counts(said: Announced | None, shown: str, digits: str) -> bool:

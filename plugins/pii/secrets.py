@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from plugins.pii.findings import Finding
-from plugins.pii.words import WORD
+from plugins.pii.words import WORD, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,8 @@ _KEY_OF = re.compile(
     r"|aes|jwt|function|host|root|crypto|integration|developer|dev|prod|live|server|search|ingest|sas)[ _.-]?\Z"
 )
 _WORD_OF = {  # by the stem that is looked for first, as this is fast
-    "pass": r"(?i:pass(?:word|wd|wort|phrase|code|wrd)|(?<=mot de )passe)|(?:(?<![A-Za-z])pass|Pass|(?<![A-Z])PASS)(?![a-z])",
+    "pass": r"(?i:pass(?:word|wd|wort|phrase|code|wrd)|(?<=mot de )passe)"
+    r"|(?:(?<![A-Za-z])pass|Pass|(?<![A-Z])PASS)(?![a-z])",
     "pwd": r"(?i:pwd)",
     "contrase": r"(?i:contrase[nñ]a)",
     "senha": r"(?i:senha)",
@@ -42,21 +43,21 @@ _WORD_OF = {  # by the stem that is looked for first, as this is fast
 }
 _WORDS_OF = [(stem, re.compile(word)) for stem, word in _WORD_OF.items()]
 _FIRST_TOKEN = list(_WORD_OF).index("secret")
-_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase + "ПАРОЛЬ"}  # keeps every offset
+_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase + "ПАРОЛЬ"}
 KEYWORD_GATE = f"(?i:{'|'.join(_WORD_OF)})"
 LOGIN_GATE = r"://[^\s/@:]*:[^\s/@]+@|curl [^\n]*(?:-u|--user)[ =]"
 
 _BEHIND = re.compile(
     r"""(?x)
-    (?P<suffix>[A-Za-z0-9_.-]{0,28})
-    (?P<closed>\\?["'`\])]{0,2})
+    (?P<suffix>[A-Za-z0-9_.-]{0,28}+)
+    (?P<closed>\\?["'`\])]{0,2}+)
     (?:(?P<verb>\ (?:is|was|ist|est|es)(?:\ (?:now|set\ to|still))?)|\ (?:string|String|str))?
     (?:[ \t]{0,4}(?P<sign>=>|:{0,3}=|[?.+]=|={2,3}|:|>|,|->|→|\ value=)[ \t]{0,4}
        (?::[ \t]|(?:string|String|str|&str|char\*?)[ \t]=[ \t])?
        (?:[>|]-?\r?\n?[ \t]{0,12}|\r?\n[ \t]{1,12})?
      | [ ]{1,2})
     (?P<scheme>(?:Bearer|Basic|Token|bearer|token)[ ])?
-    (?P<prefix>[bfruLB@]{0,2})(?P<quote>\\?["'`])?
+    (?:[bfruLB@]{1,2}(?=["'`]))?(?P<quote>\\?["'`])?
     """
 )
 _NO_VALUE = re.compile(  # what such a name holds is about a secret, not one
@@ -65,16 +66,21 @@ _NO_VALUE = re.compile(  # what such a name holds is about a secret, not one
     r"|version|state|status|error|required|valid\w*|check\w*|strength|min|max|age|ring|board|words?|phrases?|ref|refs|at|manager|provider|store|ed|"
     r"port|ive|ing|able|er|owner|budget|rate|per\w*|threshold|num|number|total|ticat\w*|format|callback|handler)\Z"
 )
+_LONGEST = 2000
 _QUOTED = {quote: re.compile(rf"[^{quote}\n\r]{{1,200}}(?=\\?{quote})") for quote in "\"'`"}
-_BARE = re.compile(f"[{re.escape(WORD)}]+")
+_BARE = re.compile(f"[{re.escape(WORD)}]{{1,{_LONGEST + 1}}}")
+_NEXT_FIELD = re.compile(r"&[A-Za-z_][A-Za-z0-9_.-]*=")
 _TRAILING = ".:!?)'*"
 
 _PLACEHOLDER = re.compile(
     r"""(?ix)
-      [<{\[(].*[>}\])] | [$%@]?\{.* | \$[A-Z_(].* | %[A-Z_]+%? | .*(?:\*{3}|\.{3}|x{4}|X{4}|•|…|\#{3}|_{3}|\$\{|\{\{|%\().*
-    | .*(?:your|placeholder|change[_-]?me|redacted|masked|hidden|dummy|insert|replace|put[_-]|enter[_-]|fill|todo|\bmy[_-]).*
+      [<{\[(].*[>}\])] | [$%@]?\{.* | \$[A-Z_(].* | %[A-Z_]+%?
+    | .*(?:\*{3}|\.{3}|x{4}|X{4}|•|…|\#{3}|_{3}|\$\{|\{\{|%\().*
+    | .*(?:your|placeholder|change[_-]?me|redacted|masked|hidden|dummy
+      |insert|replace|put[_-]|enter[_-]|fill|todo|\bmy[_-]).*
     | (?:.*[^a-z])?(?:example|sample)(?:[^a-z].*)?
-    | (?:none|null|nil|true|false|undefined|empty|string|str|int|bool|bytes|object|any|void|auto|required|optional|default|yes|no|on|off)
+    | (?:none|null|nil|true|false|undefined|empty|string|str|int|bool|bytes|object|any|void|auto|required|optional|default
+      |yes|no|on|off)
     | (.)\1*
     """
 )
@@ -117,7 +123,9 @@ def assigned(text: str, start: int, end: int) -> Iterator[Finding]:
 
 
 def _keywords(text: str, start: int, end: int) -> Iterator[_Keyword]:
-    lowered = text.lower() if text.isascii() else text.translate(_LOWER)
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a letter became two: slower, but it keeps every offset
+        lowered = text.translate(_LOWER)
     for at, (stem, word) in enumerate(_WORDS_OF):
         place = lowered.find(stem, start, end)
         while place >= 0:
@@ -137,7 +145,9 @@ def _value_behind(text: str, keyword: _Keyword) -> tuple[int, int] | None:
     value = (_QUOTED[quote] if quote else _BARE).match(text, behind.end())
     if value is None:
         return None
-    shown = value[0] if quote else value[0].rstrip(_TRAILING)
+    shown = value[0].rstrip("\\") if quote else _NEXT_FIELD.split(value[0], maxsplit=1)[0].rstrip(_TRAILING)
+    if not behind["sign"] and plain(shown):
+        return None
     if behind["scheme"] or keyword.shown.lower() == "bearer":
         is_secret = _is_credential(shown)
     else:
@@ -147,7 +157,7 @@ def _value_behind(text: str, keyword: _Keyword) -> tuple[int, int] | None:
 
 
 def _is_secret(shown: str, keyword: _Keyword, said: _Said, *, is_quoted: bool) -> bool:
-    if len(shown) < 6 or len(shown) > 2000 or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+    if len(shown) < 6 or len(shown) > _LONGEST or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
         return False
     if shown.lower().startswith(keyword.shown.lower()) or (
         not is_quoted and _CODE.fullmatch(shown) and not _is_mixed(shown)
@@ -161,7 +171,8 @@ def _is_password(shown: str, said: _Said, *, is_quoted: bool) -> bool:
         return False
     kinds = _kinds(shown)
     if said is _Said.ASSIGNED or is_quoted:
-        return kinds >= 2 and not (_WORDS.fullmatch(shown) and kinds < 3 and not shown[-1].isdigit()) or shown.isdigit()
+        is_words = _WORDS.fullmatch(shown) and kinds < 3 and not shown[-1].isdigit()
+        return shown.isdigit() or (kinds >= 2 and not is_words) or _is_mixed(shown)
     if _TECHNICAL.fullmatch(shown) or _MEASURE.fullmatch(shown):
         return False
     if said is _Said.TOLD:
@@ -186,7 +197,7 @@ def _is_token(shown: str, said: _Said) -> bool:
 
 def _is_credential(shown: str) -> bool:
     """Behind `Bearer` and its like, where prose has a word."""
-    if len(shown) < 8 or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+    if len(shown) < 8 or " " in shown or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
         return False
     has_digit = any(char.isdigit() for char in shown)
     return (has_digit and entropy(shown) >= 2.5) or (len(shown) >= 16 and _is_mixed(shown))
@@ -216,10 +227,10 @@ def entropy(shown: str) -> float:
 
 
 _LOGIN = re.compile(
-    rf"[A-Za-z][A-Za-z0-9+.-]{{1,20}}://([A-Za-z0-9_.%~+!$*-]{{0,64}}):([A-Za-z0-9_.%~+!$*&=?#()'^-]{{1,200}})@(?=[A-Za-z0-9\[_$])"
+    r"[A-Za-z][A-Za-z0-9+.-]{1,20}://([A-Za-z0-9_.%~+!$*-]{0,64}):([A-Za-z0-9_.%~+!$*&=?#()'^-]{1,200})@(?=[A-Za-z0-9\[_$])"
 )
 _CURL = re.compile(r"curl [^\n]{0,100}?(?:-u|--user)[ =][\"']?[A-Za-z0-9_.@-]{1,64}:")
-_LOGIN_WORDS = frozenset("password pass passwd pwd secret pw token key".split())
+_LOGIN_WORDS = frozenset({"password", "pass", "passwd", "pwd", "secret", "pw", "token", "key"})
 
 
 def logins(text: str, start: int, end: int) -> Iterator[Finding]:
@@ -241,14 +252,16 @@ _QUOTE = re.compile(r"(?<=[ \t\n=:>,(\[\\bfruLB@])[\"'`]")
 _OPEN_SPAN = 202
 
 
-def opening(text: str) -> int:
-    """Where a quoted value begins that is not closed yet; the text's end where there is none."""
-    for quote in _QUOTE.finditer(text, max(0, len(text) - _OPEN_SPAN)):
+def opening(text: str, at: int) -> int:
+    """Where a quoted value begins that is not closed before `at`; `at` where there is none."""
+    for quote in _QUOTE.finditer(text, max(0, at - _OPEN_SPAN)):
         start = quote.end()
-        if quote[0] in text[start:] or "\n" in text[start:]:
-            continue
-        for keyword in _keywords(text, max(0, start - 110), start):
-            behind = _BEHIND.match(text, keyword.end)
-            if behind is not None and behind.end() == start:
-                return start
-    return len(text)
+        closed = text.find(quote[0], start)
+        if "\n" not in text[start:] and not 0 <= closed < at and _holds_value(text, start):
+            return min(at, start)
+    return at
+
+
+def _holds_value(text: str, start: int) -> bool:
+    behinds = (_BEHIND.match(text, keyword.end) for keyword in _keywords(text, max(0, start - 110), start))
+    return any(behind is not None and behind.end() == start for behind in behinds)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CAP = 4096
 REACH = 160
+_LONG, _MORE = 512, 64  # where so much is held, it is looked at again only after so many more characters
 
 
 class Reading(NamedTuple):
@@ -54,6 +55,7 @@ class Tail:
         self._context = ""  # what was given out last
         self._held = ""
         self._armed = False
+        self._patience = 0  # below this length it is not worth looking again
 
     @property
     def held(self) -> int:
@@ -93,12 +95,16 @@ class Tail:
             at = end
 
     def _step(self, piece: str) -> Decided:
-        held = self._held + piece
+        held, limit = self._held + piece, self._limit(self._held)
+        self._held = held
+        if len(held) < min(self._patience, limit):
+            return NOTHING
         before = len(self._context)
         cut = max(0, self._opening(self._context + held) - before)
         if not cut and len(held) >= self._limit(held):
             cut = len(held)
         self._held = held[cut:]
+        self._patience = len(self._held) + _MORE if len(self._held) > _LONG else 0
         return self._give_out(held, cut) if cut else NOTHING
 
     def _give_out(self, held: str, cut: int) -> Decided:

@@ -18,6 +18,7 @@ WORD = _LETTERS_AND_DIGITS + "_.+-@:/%#&=?~!$*^'()" + DASHES
 
 _DIGIT = re.compile("[0-9]")
 _MOST_CAPITALS = 4
+_SHORT = 32
 
 # Of these no detector can make anything unless a key stands before: see `plain`.
 _NOT_PLAIN = re.compile(r"[^A-Za-z \n.,!?;'\"()*`\u00c0-\u024f\u2018-\u201d\u2026-]|--")
@@ -25,13 +26,23 @@ _NOT_PLAIN = re.compile(r"[^A-Za-z \n.,!?;'\"()*`\u00c0-\u024f\u2018-\u201d\u202
 
 def opening(text: str) -> int:
     """From where on the text's meaning may still change with what comes after it."""
-    at = len(text.rstrip(WORD))
+    at = _start_of_word(text, len(text))
     while at and text[at - 1] in JOINERS:
-        start = len(text[: at - 1].rstrip(WORD))
+        start = _start_of_word(text, at - 1)
         if not _may_be_group(text[start : at - 1]):
             break
         at = start
     return at
+
+
+def _start_of_word(text: str, end: int) -> int:
+    """Of the word that ends there; a little of the text is taken first, as nearly all words are short."""
+    for span in (_SHORT, end):
+        start = max(0, end - span)
+        rest = len(text[start:end].rstrip(WORD))
+        if rest:
+            return start + rest
+    return 0
 
 
 def _may_be_group(word: str) -> bool:
@@ -45,9 +56,10 @@ def plain(text: str) -> bool:
     return _NOT_PLAIN.search(text) is None
 
 
-_ARMING = re.compile(r"[:=>,(][\s\"'`]{0,4}\Z")
+_ARMING = re.compile(r"[:=>,(|][\s\"'`\\>|-]{0,20}(?:(?:[Bb]earer|Basic|[Tt]oken) |[bfruLB@]{1,2}[\"'`])?\Z")
+_ARMING_SPAN = 32
 
 
 def arming(text: str) -> bool:
     """Whether a plain word behind this could be a key's value: `password: `."""
-    return _ARMING.search(text, max(0, len(text) - 5)) is not None
+    return _ARMING.search(text, max(0, len(text) - _ARMING_SPAN)) is not None

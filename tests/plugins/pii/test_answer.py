@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from plugins.pii.answer import JsonAnswer, TextAnswer
-from tests.plugins.pii.texts import CARD, EMAIL, MADE_UP, QUOTED, answers, known, named
+from tests.plugins.pii.conversation import CARD, EMAIL, MADE_UP, QUOTED, answers, known, named
 
 MADE = known()
 NAME = named(MADE, EMAIL)

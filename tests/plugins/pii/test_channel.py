@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.pii.channel import Channel, revised
-from tests.plugins.pii.texts import EMAIL, SIZES, answers, cut, known, named, prose
+from tests.plugins.pii.conversation import EMAIL, SIZES, answers, cut, known, named, prose
 
 
 @given(prose(), SIZES, st.booleans())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.pii.placeholder import LONGEST, SHORTEST, Table, grammar, identity
-from tests.plugins.pii.texts import CARD, EMAIL, KEY, NAMES, distorted, known, named, table
+from tests.plugins.pii.conversation import CARD, EMAIL, KEY, NAMES, distorted, known, named, table
 
 
 def test_a_placeholder_is_a_type_and_an_id():

@@ -9,7 +9,7 @@ from plugins.pii.findings import Finding
 from plugins.pii.redactor import Redactor
 from plugins.pii.settings import PiiConfig
 from proxy.plugin import ClientFault, Rejected
-from tests.plugins.pii.texts import CARD, EMAIL, table
+from tests.plugins.pii.conversation import CARD, EMAIL, table
 
 JSON = "application/json"
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.pii.sight import PLACEHOLDER, view, whole_escapes
-from tests.plugins.pii.texts import EMAIL, MADE_UP, QUOTED, answers, known, named, table
+from tests.plugins.pii.conversation import EMAIL, MADE_UP, QUOTED, answers, known, named, table
 
 
 def test_a_placeholder_wins_over_what_a_detector_would_find_there():

@@ -9,7 +9,7 @@ from hypothesis import given
 from plugins.pii.channel import revised
 from plugins.pii.stream import MOST_HELD, Restoring
 from proxy.plugin import Event
-from tests.plugins.pii.texts import (
+from tests.plugins.pii.conversation import (
     CARD,
     EMAIL,
     MADE_UP,
