@@ -94,8 +94,8 @@ class Answers:
 
     def _with_keys(self, value: dict[str, Any]) -> dict[str, Any]:
         """Keys can hold placeholders: the request's were looked through as well."""
-        search = self._table.grammar.pattern.search
-        if not any(search(key) for key in value):
+        within = self._table.grammar.within
+        if not any(next(within(key), None) for key in value):
             return value
         return {revised(self.sight, key, is_json=False): member for key, member in value.items()}
 

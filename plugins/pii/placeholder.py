@@ -60,6 +60,10 @@ class Grammar:
         )
         self._words = tuple(words)
 
+    def within(self, text: str, start: int = 0) -> Iterator[re.Match[str]]:
+        """What is written like a placeholder; texts without a number are not looked at twice."""
+        return self.pattern.finditer(text, start) if _NUMBER.search(text, start) else iter(())
+
     def key(self, found: re.Match[str]) -> str:
         """`EMAIL_7f3a`, for whatever of it was written."""
         word, letters = found[1] or found[3], found[2] or found[4]
@@ -69,7 +73,7 @@ class Grammar:
     def opening(self, text: str, at: int) -> int:
         """Where a placeholder has begun that ends behind `at`, or may end in later text; `at` where none has."""
         begin = max(0, len(text) - WINDOW)
-        for match in self.pattern.finditer(text, begin):
+        for match in self.within(text, begin):
             if match.start() < at < match.end():
                 at = match.start()
         found = _PENDING.search(text, begin)
@@ -84,6 +88,7 @@ class Grammar:
         return any(word.startswith(told) or told.startswith(word) for word in self._words)
 
 
+_NUMBER: Final = re.compile("[0-9][0-9A-Za-z]{3}")
 _CLOSING: Final = r"[\x00\\]*(?:&|&g|&gt|%|%3)?\Z"
 _PENDING: Final = re.compile(
     rf"""

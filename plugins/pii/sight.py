@@ -80,7 +80,7 @@ def _with_placeholders(base: Reading, table: Table) -> Reading:
         found = base.find(text)
         marks = [
             Finding(match.start(), match.end(), PLACEHOLDER)
-            for match in grammar.pattern.finditer(text)
+            for match in grammar.within(text)
             if value(match) is not None
         ]
         return _joined(marks, found) if marks else found
