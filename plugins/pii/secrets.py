@@ -75,7 +75,7 @@ _TRAILING = ".:!?)'*"
 _PLACEHOLDER = re.compile(
     r"""(?ix)
       [<{\[(].*[>}\])] | [$%@]?\{.* | \$[A-Z_(].* | %[A-Z_]+%?
-    | .*(?:\*{3}|\.{3}|x{4}|X{4}|•|…|\#{3}|_{3}|\$\{|\{\{|%\().*
+    | .*(?:\*{3}|\.{3}|x{4}|•|…|\#{3}|_{3}|\$\{|\{\{|%\().*
     | .*(?:your|placeholder|change[_-]?me|redacted|masked|hidden|dummy
       |insert|replace|put[_-]|enter[_-]|fill|todo|\bmy[_-]).*
     | (?:.*[^a-z])?(?:example|sample)(?:[^a-z].*)?
