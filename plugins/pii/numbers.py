@@ -87,7 +87,7 @@ _IBAN_HEAD = re.compile("[A-Z]{2}[0-9]{2}")
 _MOST_BESIDE = 3  # an expiry date's two and the check value
 _BEFORE_SPAN = 40
 _JOINER = re.compile(f"[{JOINERS}]")
-_NUMBERS_AFTER = re.compile(rf"(?:[{JOINERS}][0-9]{{1,9}}(?![0-9A-Za-z/:.-]))*")
+_NUMBERS_AFTER = re.compile(rf"(?:[{JOINERS}][0-9]{{1,9}}(?![0-9A-Za-z/:.-])){{0,6}}")
 
 
 def _is_in_row(text: str, start: int, end: int) -> bool:

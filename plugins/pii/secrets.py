@@ -67,6 +67,7 @@ _NO_VALUE = re.compile(  # what such a name holds is about a secret, not one
     r"port|ive|ing|able|er|owner|budget|rate|per\w*|threshold|num|number|total|ticat\w*|format|callback|handler)\Z"
 )
 _LONGEST = 2000
+_TELLING = 128  # so many characters show what a value is
 _QUOTED = {quote: re.compile(rf"[^{quote}\n\r]{{1,200}}(?=\\?{quote})") for quote in "\"'`"}
 _BARE = re.compile(f"[{re.escape(WORD)}]{{1,{_LONGEST + 1}}}")
 _NEXT_FIELD = re.compile(r"&[A-Za-z_][A-Za-z0-9_.-]*=")
@@ -79,8 +80,8 @@ _PLACEHOLDER = re.compile(
     | .*(?:your|placeholder|change[_-]?me|redacted|masked|hidden|dummy
       |insert|replace|put[_-]|enter[_-]|fill|todo|\bmy[_-]).*
     | (?:.*[^a-z])?(?:example|sample)(?:[^a-z].*)?
-    | (?:none|null|nil|true|false|undefined|empty|string|str|int|bool|bytes|object|any|void|auto|required|optional|default
-      |yes|no|on|off)
+    | (?:none|null|nil|true|false|undefined|empty|string|str|int|bool|bytes|object|any|void|auto|required|optional
+      |default|yes|no|on|off)
     | (.)\1*
     """
 )
@@ -157,13 +158,18 @@ def _value_behind(text: str, keyword: _Keyword) -> tuple[int, int] | None:
 
 
 def _is_secret(shown: str, keyword: _Keyword, said: _Said, *, is_quoted: bool) -> bool:
-    if len(shown) < 6 or len(shown) > _LONGEST or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+    if len(shown) < 6 or len(shown) > _LONGEST or _stands_for_another(shown):
         return False
     if shown.lower().startswith(keyword.shown.lower()) or (
         not is_quoted and _CODE.fullmatch(shown) and not _is_mixed(shown)
     ):
         return False
     return _is_password(shown, said, is_quoted=is_quoted) if keyword.is_pass else _is_token(shown, said)
+
+
+def _stands_for_another(shown: str) -> bool:
+    """A placeholder, or where the secret lies; neither is long."""
+    return len(shown) <= _TELLING and bool(_PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown))
 
 
 def _is_password(shown: str, said: _Said, *, is_quoted: bool) -> bool:
@@ -197,7 +203,7 @@ def _is_token(shown: str, said: _Said) -> bool:
 
 def _is_credential(shown: str) -> bool:
     """Behind `Bearer` and its like, where prose has a word."""
-    if len(shown) < 8 or " " in shown or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+    if len(shown) < 8 or " " in shown or _stands_for_another(shown):
         return False
     has_digit = any(char.isdigit() for char in shown)
     return (has_digit and entropy(shown) >= 2.5) or (len(shown) >= 16 and _is_mixed(shown))
@@ -222,7 +228,8 @@ def _is_mixed(shown: str) -> bool:
 
 
 def entropy(shown: str) -> float:
-    """Shannon's, in bits per character."""
+    """Shannon's, in bits per character; of a long text that of its beginning."""
+    shown = shown[:_TELLING]
     return -sum(count / len(shown) * math.log2(count / len(shown)) for count in Counter(shown).values())
 
 
