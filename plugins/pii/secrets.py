@@ -19,11 +19,50 @@ from plugins.pii.words import WORD, plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_KEY_OF = re.compile(
-    r"(?i)(?:api|access|secret|private|auth|account|encryption|encrypt|signing|signature|shared|master|app|application"
-    r"|consumer|client|subscription|storage|service|session|license|admin|deploy|write|personal|bot|user|webhook|ssh|hmac"
-    r"|aes|jwt|function|host|root|crypto|integration|developer|dev|prod|live|server|search|ingest|sas)[ _.-]?\Z"
-)
+_KEYS_OF = (
+    *(
+        "api",
+        "access",
+        "secret",
+        "private",
+        "auth",
+        "account",
+        "encryption",
+        "encrypt",
+        "signing",
+        "signature",
+        "shared",
+    ),
+    *(
+        "sharedaccess",
+        "master",
+        "app",
+        "application",
+        "consumer",
+        "client",
+        "subscription",
+        "storage",
+        "service",
+        "session",
+    ),
+    *(
+        "license",
+        "admin",
+        "deploy",
+        "write",
+        "personal",
+        "bot",
+        "user",
+        "webhook",
+        "ssh",
+        "hmac",
+        "aes",
+        "jwt",
+        "function",
+    ),
+    *("host", "root", "crypto", "integration", "developer", "dev", "prod", "live", "server", "search", "ingest", "sas"),
+)  # whose `key` is a secret
+_PASSWORDS = ("pass", "pwd", "contrase", "senha", "kennwort", "пароль", "パスワード", "密码")
 _WORD_OF = {  # by the stem that is looked for first, as this is fast
     "pass": r"(?i:pass(?:word|wd|wort|phrase|code|wrd)|(?<=mot de )passe)"
     r"|(?:(?<![A-Za-z])pass|Pass|(?<![A-Z])PASS)(?![a-z])",
@@ -41,10 +80,7 @@ _WORD_OF = {  # by the stem that is looked for first, as this is fast
     "auth": r"(?i:auth(?:orization)?)(?![a-z])",
     "bearer": r"(?i:bearer)",
 }
-_WORDS_OF = [(stem, re.compile(word)) for stem, word in _WORD_OF.items()]
-_FIRST_TOKEN = list(_WORD_OF).index("secret")
 _LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase + "ПАРОЛЬ"}
-KEYWORD_GATE = f"(?i:{'|'.join(_WORD_OF)})"
 LOGIN_GATE = r"://[^\s/@:]*:[^\s/@]+@|curl [^\n]*(?:-u|--user)[ =]"
 
 _BEHIND = re.compile(
@@ -115,25 +151,39 @@ class _Keyword(NamedTuple):
     is_pass: bool
 
 
-def assigned(text: str, start: int, end: int) -> Iterator[Finding]:
-    """Values behind words such as password, token and API key."""
-    for keyword in _keywords(text, start, end):
-        value = _value_behind(text, keyword)
-        if value is not None:
-            yield Finding(*value, "secret")
+class Stem:
+    """Finds the values behind the words of one stem: each has a gate of its own, as few texts have many of them."""
 
+    def __init__(self, stem: str) -> None:
+        self.gate = f"(?i:{stem})"
+        self._stem = stem
+        self._word = re.compile(_WORD_OF[stem])
+        self._is_pass = stem in _PASSWORDS
 
-def _keywords(text: str, start: int, end: int) -> Iterator[_Keyword]:
-    lowered = text.lower()
-    if len(lowered) != len(text):  # a letter became two: slower, but it keeps every offset
-        lowered = text.translate(_LOWER)
-    for at, (stem, word) in enumerate(_WORDS_OF):
-        place = lowered.find(stem, start, end)
+    def find(self, text: str, start: int, end: int) -> Iterator[Finding]:
+        for keyword in self.keywords(text, start, end):
+            value = _value_behind(text, keyword)
+            if value is not None:
+                yield Finding(*value, "secret")
+
+    def keywords(self, text: str, start: int, end: int) -> Iterator[_Keyword]:
+        lowered = text.lower()
+        if len(lowered) != len(text):  # a letter became two: slower, but it keeps every offset
+            lowered = text.translate(_LOWER)
+        place = lowered.find(self._stem, start, end)
         while place >= 0:
-            match = word.match(text, place)
-            if match is not None and (stem != "key" or _KEY_OF.search(text, max(0, place - 16), place)):
-                yield _Keyword(match.end(), match[0], at < _FIRST_TOKEN)
-            place = lowered.find(stem, place + 1, end)
+            match = self._word.match(text, place)
+            if match is not None and (self._stem != "key" or _is_secret_key(lowered, place)):
+                yield _Keyword(match.end(), match[0], self._is_pass)
+            place = lowered.find(self._stem, place + 1, end)
+
+
+def _is_secret_key(lowered: str, place: int) -> bool:
+    before = lowered[max(0, place - 16) : place]
+    return (before[:-1] if before[-1:] in {" ", "_", ".", "-"} else before).endswith(_KEYS_OF)
+
+
+STEMS = tuple(Stem(stem) for stem in _WORD_OF)
 
 
 def _value_behind(text: str, keyword: _Keyword) -> tuple[int, int] | None:
@@ -270,5 +320,6 @@ def opening(text: str, at: int) -> int:
 
 
 def _holds_value(text: str, start: int) -> bool:
-    behinds = (_BEHIND.match(text, keyword.end) for keyword in _keywords(text, max(0, start - 110), start))
+    keywords = (keyword for stem in STEMS for keyword in stem.keywords(text, max(0, start - 110), start))
+    behinds = (_BEHIND.match(text, keyword.end) for keyword in keywords)
     return any(behind is not None and behind.end() == start for behind in behinds)
