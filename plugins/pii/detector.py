@@ -31,7 +31,7 @@ _FAMILIES = {
     "ip_address": (Family(addresses.IP_GATE, addresses.addresses),),
     "secret": (
         Family(f"{keys.GATE}|{keys.GATE_WITHIN}", keys.keys),
-        Family(secrets.KEYWORD_GATE, secrets.assigned),
+        *(Family(stem.gate, stem.find) for stem in secrets.STEMS),
         Family(secrets.LOGIN_GATE, secrets.logins),
         Family(pem.GATE, pem.blocks),
     ),

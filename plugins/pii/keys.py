@@ -129,7 +129,7 @@ _FORMS = (
     ("(?:live|test)_(?:pub_)?", r"[a-f0-9]{31,35}"),  # Lob
     (r"access_token\$(?:production|sandbox)\$", rf"{_ALNUM}{{16}}\${_HEX}{{32}}"),  # Braintree
     (r"(?:sk|pk)\.ey", rf"{_ALNUM}{{58,120}}\.{_URL64}{{22}}"),  # Mapbox
-    ("(?:authress|sc|ext|scauth)_", r"[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-][a-z0-9-]{10,32}\.[A-Za-z0-9+/_=-]{30,120}"),
+    ("(?:authress|sc|ext)_", r"[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-][a-z0-9-]{10,32}\.[A-Za-z0-9+/_=-]{30,120}"),
     ("4b1d", rf"{_ALNUM}{{38}}"),  # ClickHouse
     # tokens of a form that many issue
     ("ey[A-Za-z0-9]", rf"{_URL64}{{15,}}\.ey{_URL64}{{15,}}\.{_URL64}{{10,}}"),  # JWT
@@ -150,7 +150,18 @@ _ANCHORED = (
     (r"\.webhook\.office\.com/", r"https://[a-z0-9]+\.webhook\.office\.com/webhookb2/[A-Za-z0-9@/_-]{40,250}"),
 )  # fmt: skip
 
-GATE = r"(?:^|[^A-Za-z0-9_]|\\[nrt])(?:" + "|".join(f"{prefix}[A-Za-z0-9_.+/=$-]{{10}}" for prefix, _ in _FORMS) + ")"
+_FIRST_RUN = re.compile(r"(\[[^\]]+\])\{([0-9]+)")
+
+
+def _start(prefix: str, rest: str) -> str:
+    """What the gate looks for: the prefix and so much behind it that no common word is taken for a key."""
+    run = _FIRST_RUN.match(rest)
+    if run is None:
+        return f"{prefix}[A-Za-z0-9_.+/=$-]{{10}}"
+    return f"{prefix}{run[1]}{{{min(int(run[2]), 16)}}}"
+
+
+GATE = r"(?:^|[^A-Za-z0-9_]|\\[nrt])(?:" + "|".join(_start(*form) for form in _FORMS) + ")"
 GATE_WITHIN = "|".join([gate for gate, _ in _ANCHORED] + ["[?&]sig=[A-Za-z0-9%]{8}"])
 
 _KEYS = re.compile(

@@ -25,6 +25,7 @@ RUN = re.compile(rf"[+(0-9][0-9()./{JOINERS}{DASHES}-]{{5,}}")
 BEHIND = 24
 """Characters behind a run that patterns may still look at: an extension, and what shows that the number ends."""
 
+_SHORTEST_CARD, _SHORTEST_SSN = 12, 9
 _BEFORE = r"(?<![A-Za-z0-9_.])(?<![0-9][-,/])"
 _AFTER = r"(?![A-Za-z0-9_]|[.,/-][0-9]|-[A-Za-z])"
 _CARD = re.compile(
@@ -50,7 +51,7 @@ _ISSUERS = re.compile(
 
 
 def cards(text: str, start: int, end: int) -> Iterator[Finding]:
-    match = _CARD.search(text, start, end + BEHIND)
+    match = _CARD.search(text, start, end + BEHIND) if end - start >= _SHORTEST_CARD else None
     while match is not None and match.start() < end:
         start = match.start() + 4  # a group of something else may stand before the card's
         length = _card_length(text, match)
@@ -86,7 +87,7 @@ _IBAN_HEAD = re.compile("[A-Z]{2}[0-9]{2}")
 _MOST_BESIDE = 3  # an expiry date's two and the check value
 _BEFORE_SPAN = 40
 _JOINER = re.compile(f"[{JOINERS}]")
-_NUMBERS_AFTER = re.compile(rf"(?:[{JOINERS}][0-9]{{1,9}}(?![0-9A-Za-z/:.-]))*")
+_NUMBERS_AFTER = re.compile(rf"(?:[{JOINERS}][0-9]{{1,9}}(?![0-9A-Za-z/:.-])){{0,6}}")
 
 
 def _is_in_row(text: str, start: int, end: int) -> bool:
@@ -117,7 +118,7 @@ _SSN_WORDS = re.compile(r"(?i)(?:\bssn|social[ _-]?sec(?:urity)?|\bsoc(?:ial)?\b
 
 
 def ssns(text: str, start: int, end: int) -> Iterator[Finding]:
-    for match in _SSN.finditer(text, start, end + BEHIND):
+    for match in _SSN.finditer(text, start, end + BEHIND) if end - start >= _SHORTEST_SSN else ():
         begin, stop = match.span()
         digits = _NOT_DIGITS.sub("", match[0])
         if digits[:3] in {"000", "666"} or digits[3:5] == "00" or digits[5:] == "0000":

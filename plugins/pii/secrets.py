@@ -19,11 +19,50 @@ from plugins.pii.words import WORD, plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_KEY_OF = re.compile(
-    r"(?i)(?:api|access|secret|private|auth|account|encryption|encrypt|signing|signature|shared|master|app|application"
-    r"|consumer|client|subscription|storage|service|session|license|admin|deploy|write|personal|bot|user|webhook|ssh|hmac"
-    r"|aes|jwt|function|host|root|crypto|integration|developer|dev|prod|live|server|search|ingest|sas)[ _.-]?\Z"
-)
+_KEYS_OF = (
+    *(
+        "api",
+        "access",
+        "secret",
+        "private",
+        "auth",
+        "account",
+        "encryption",
+        "encrypt",
+        "signing",
+        "signature",
+        "shared",
+    ),
+    *(
+        "sharedaccess",
+        "master",
+        "app",
+        "application",
+        "consumer",
+        "client",
+        "subscription",
+        "storage",
+        "service",
+        "session",
+    ),
+    *(
+        "license",
+        "admin",
+        "deploy",
+        "write",
+        "personal",
+        "bot",
+        "user",
+        "webhook",
+        "ssh",
+        "hmac",
+        "aes",
+        "jwt",
+        "function",
+    ),
+    *("host", "root", "crypto", "integration", "developer", "dev", "prod", "live", "server", "search", "ingest", "sas"),
+)  # whose `key` is a secret
+_PASSWORDS = ("pass", "pwd", "contrase", "senha", "kennwort", "пароль", "パスワード", "密码")
 _WORD_OF = {  # by the stem that is looked for first, as this is fast
     "pass": r"(?i:pass(?:word|wd|wort|phrase|code|wrd)|(?<=mot de )passe)"
     r"|(?:(?<![A-Za-z])pass|Pass|(?<![A-Z])PASS)(?![a-z])",
@@ -41,10 +80,7 @@ _WORD_OF = {  # by the stem that is looked for first, as this is fast
     "auth": r"(?i:auth(?:orization)?)(?![a-z])",
     "bearer": r"(?i:bearer)",
 }
-_WORDS_OF = [(stem, re.compile(word)) for stem, word in _WORD_OF.items()]
-_FIRST_TOKEN = list(_WORD_OF).index("secret")
 _LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase + "ПАРОЛЬ"}
-KEYWORD_GATE = f"(?i:{'|'.join(_WORD_OF)})"
 LOGIN_GATE = r"://[^\s/@:]*:[^\s/@]+@|curl [^\n]*(?:-u|--user)[ =]"
 
 _BEHIND = re.compile(
@@ -67,6 +103,7 @@ _NO_VALUE = re.compile(  # what such a name holds is about a secret, not one
     r"port|ive|ing|able|er|owner|budget|rate|per\w*|threshold|num|number|total|ticat\w*|format|callback|handler)\Z"
 )
 _LONGEST = 2000
+_TELLING = 128  # so many characters show what a value is
 _QUOTED = {quote: re.compile(rf"[^{quote}\n\r]{{1,200}}(?=\\?{quote})") for quote in "\"'`"}
 _BARE = re.compile(f"[{re.escape(WORD)}]{{1,{_LONGEST + 1}}}")
 _NEXT_FIELD = re.compile(r"&[A-Za-z_][A-Za-z0-9_.-]*=")
@@ -75,12 +112,12 @@ _TRAILING = ".:!?)'*"
 _PLACEHOLDER = re.compile(
     r"""(?ix)
       [<{\[(].*[>}\])] | [$%@]?\{.* | \$[A-Z_(].* | %[A-Z_]+%?
-    | .*(?:\*{3}|\.{3}|x{4}|X{4}|•|…|\#{3}|_{3}|\$\{|\{\{|%\().*
+    | .*(?:\*{3}|\.{3}|x{4}|•|…|\#{3}|_{3}|\$\{|\{\{|%\().*
     | .*(?:your|placeholder|change[_-]?me|redacted|masked|hidden|dummy
       |insert|replace|put[_-]|enter[_-]|fill|todo|\bmy[_-]).*
     | (?:.*[^a-z])?(?:example|sample)(?:[^a-z].*)?
-    | (?:none|null|nil|true|false|undefined|empty|string|str|int|bool|bytes|object|any|void|auto|required|optional|default
-      |yes|no|on|off)
+    | (?:none|null|nil|true|false|undefined|empty|string|str|int|bool|bytes|object|any|void|auto|required|optional
+      |default|yes|no|on|off)
     | (.)\1*
     """
 )
@@ -114,25 +151,39 @@ class _Keyword(NamedTuple):
     is_pass: bool
 
 
-def assigned(text: str, start: int, end: int) -> Iterator[Finding]:
-    """Values behind words such as password, token and API key."""
-    for keyword in _keywords(text, start, end):
-        value = _value_behind(text, keyword)
-        if value is not None:
-            yield Finding(*value, "secret")
+class Stem:
+    """Finds the values behind the words of one stem: each has a gate of its own, as few texts have many of them."""
 
+    def __init__(self, stem: str) -> None:
+        self.gate = f"(?i:{stem})"
+        self._stem = stem
+        self._word = re.compile(_WORD_OF[stem])
+        self._is_pass = stem in _PASSWORDS
 
-def _keywords(text: str, start: int, end: int) -> Iterator[_Keyword]:
-    lowered = text.lower()
-    if len(lowered) != len(text):  # a letter became two: slower, but it keeps every offset
-        lowered = text.translate(_LOWER)
-    for at, (stem, word) in enumerate(_WORDS_OF):
-        place = lowered.find(stem, start, end)
+    def find(self, text: str, start: int, end: int) -> Iterator[Finding]:
+        for keyword in self.keywords(text, start, end):
+            value = _value_behind(text, keyword)
+            if value is not None:
+                yield Finding(*value, "secret")
+
+    def keywords(self, text: str, start: int, end: int) -> Iterator[_Keyword]:
+        lowered = text.lower()
+        if len(lowered) != len(text):  # a letter became two: slower, but it keeps every offset
+            lowered = text.translate(_LOWER)
+        place = lowered.find(self._stem, start, end)
         while place >= 0:
-            match = word.match(text, place)
-            if match is not None and (stem != "key" or _KEY_OF.search(text, max(0, place - 16), place)):
-                yield _Keyword(match.end(), match[0], at < _FIRST_TOKEN)
-            place = lowered.find(stem, place + 1, end)
+            match = self._word.match(text, place)
+            if match is not None and (self._stem != "key" or _is_secret_key(lowered, place)):
+                yield _Keyword(match.end(), match[0], self._is_pass)
+            place = lowered.find(self._stem, place + 1, end)
+
+
+def _is_secret_key(lowered: str, place: int) -> bool:
+    before = lowered[max(0, place - 16) : place]
+    return (before[:-1] if before[-1:] in {" ", "_", ".", "-"} else before).endswith(_KEYS_OF)
+
+
+STEMS = tuple(Stem(stem) for stem in _WORD_OF)
 
 
 def _value_behind(text: str, keyword: _Keyword) -> tuple[int, int] | None:
@@ -157,13 +208,18 @@ def _value_behind(text: str, keyword: _Keyword) -> tuple[int, int] | None:
 
 
 def _is_secret(shown: str, keyword: _Keyword, said: _Said, *, is_quoted: bool) -> bool:
-    if len(shown) < 6 or len(shown) > _LONGEST or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+    if len(shown) < 6 or len(shown) > _LONGEST or _stands_for_another(shown):
         return False
     if shown.lower().startswith(keyword.shown.lower()) or (
         not is_quoted and _CODE.fullmatch(shown) and not _is_mixed(shown)
     ):
         return False
     return _is_password(shown, said, is_quoted=is_quoted) if keyword.is_pass else _is_token(shown, said)
+
+
+def _stands_for_another(shown: str) -> bool:
+    """A placeholder, or where the secret lies; neither is long."""
+    return len(shown) <= _TELLING and bool(_PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown))
 
 
 def _is_password(shown: str, said: _Said, *, is_quoted: bool) -> bool:
@@ -197,7 +253,7 @@ def _is_token(shown: str, said: _Said) -> bool:
 
 def _is_credential(shown: str) -> bool:
     """Behind `Bearer` and its like, where prose has a word."""
-    if len(shown) < 8 or " " in shown or _PLACEHOLDER.fullmatch(shown) or _PLACE.fullmatch(shown):
+    if len(shown) < 8 or " " in shown or _stands_for_another(shown):
         return False
     has_digit = any(char.isdigit() for char in shown)
     return (has_digit and entropy(shown) >= 2.5) or (len(shown) >= 16 and _is_mixed(shown))
@@ -222,7 +278,8 @@ def _is_mixed(shown: str) -> bool:
 
 
 def entropy(shown: str) -> float:
-    """Shannon's, in bits per character."""
+    """Shannon's, in bits per character; of a long text that of its beginning."""
+    shown = shown[:_TELLING]
     return -sum(count / len(shown) * math.log2(count / len(shown)) for count in Counter(shown).values())
 
 
@@ -263,5 +320,6 @@ def opening(text: str, at: int) -> int:
 
 
 def _holds_value(text: str, start: int) -> bool:
-    behinds = (_BEHIND.match(text, keyword.end) for keyword in _keywords(text, max(0, start - 110), start))
+    keywords = (keyword for stem in STEMS for keyword in stem.keywords(text, max(0, start - 110), start))
+    behinds = (_BEHIND.match(text, keyword.end) for keyword in keywords)
     return any(behind is not None and behind.end() == start for behind in behinds)

