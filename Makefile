@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REDIS := $(VENV)/.redis
 
-.PHONY: run demo test test-clients check format bench clean
+.PHONY: run demo test test-clients check format bench bench-pii clean
 
 run: $(READY)            ## start the proxy with config/config.yaml on :8080
 	$(BIN)/weir serve
@@ -32,6 +32,9 @@ format: $(READY)
 
 bench: $(READY)          ## Weir beside nginx, in one run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-pii: $(READY)      ## how well pii finds, and its cost, beside presidio-analyzer (installs it; ARGS=--no-presidio)
+	$(BIN)/python -m tests.bench.pii $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

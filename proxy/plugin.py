@@ -43,7 +43,7 @@ from proxy.errors import (
     Unavailable,
     UpstreamFault,
 )
-from proxy.exchange import EARLY, PRINCIPAL, SAVED, Exchange, Key, Principal, Saved
+from proxy.exchange import EARLY, PRINCIPAL, REDACTED, SAVED, Exchange, Key, Principal, Saved
 from proxy.fault import Fault, Kind
 from proxy.feedback import Feedback
 from proxy.flight import Flight
@@ -87,6 +87,7 @@ __all__ = [
     "OTHER",
     "PAID",
     "PRINCIPAL",
+    "REDACTED",
     "SAVED",
     "TARIFF",
     "Attempt",
@@ -200,6 +201,7 @@ C = TypeVar("C", bound=PluginConfig)
 class Plugin(Generic[C]):
     """One policy. `__init__` is pure; what needs a socket, a task or a file belongs into `lifespan`.
 
+    `needs` must be given before this plugin; what it `follows` must be, where the chain gives it at all.
     `__init__` may also set `needs` and `reads_usage`, where they depend on the settings.
 
     A hook that may return an Awaitable is an `async def` or, cheaper, a plain `def` that waits for nothing.
@@ -209,6 +211,7 @@ class Plugin(Generic[C]):
     Config: ClassVar[type[PluginConfig]] = PluginConfig
     needs: tuple[Key[Any], ...] = ()
     provides: ClassVar[tuple[Key[Any], ...]] = ()
+    follows: ClassVar[tuple[Key[Any], ...]] = ()
     reads_usage: bool = False
     sees_all: ClassVar[bool] = False
     uses_store: ClassVar[bool] = False

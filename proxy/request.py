@@ -66,6 +66,7 @@ class Request:
         "path",
         "prompt_tokens",
         "query",
+        "shown_path",
         "spelled",
         "target",
         "waited",
@@ -83,6 +84,7 @@ class Request:
         self.method = method
         self.target = target
         self.path, _, self.query = target.partition("?")
+        self.shown_path = self.path
         self.endpoint = endpoint_of(self.path)
         self.headers = headers
         self.spelled: Sequence[tuple[bytes, bytes]] = ()
@@ -152,6 +154,14 @@ class Request:
         self.is_replaced = True
         if model is not None:
             self.model, self.is_model_read = model, True
+
+    def replace_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """The header that goes up instead; `headers` stay those of the app."""
+        self.spelled = fields
+
+    def hide_path(self) -> None:
+        """Logs do not tell it."""
+        self.shown_path = "(hidden)"
 
     async def upload(self) -> AsyncIterator[bytes]:
         """The body as it comes in, once; raises TooLarge when it passes the limit."""

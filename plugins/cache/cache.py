@@ -26,6 +26,7 @@ from plugins.cache.stream import HideUsage
 from plugins.cache.verdict import is_kept
 from proxy.plugin import (
     PRINCIPAL,
+    REDACTED,
     SAVED,
     FailureMode,
     Flight,
@@ -74,6 +75,7 @@ log = logging.getLogger("weir.cache")
 class Cache(Plugin[CacheConfig]):
     Config = CacheConfig
     uses_store = True
+    follows = (REDACTED,)
     failure_mode = FailureMode.OPEN
 
     @override
