@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import sys
@@ -18,9 +19,11 @@ from proxy.attempts import Attempts
 from proxy.chain import Chain
 from proxy.config import Match
 from proxy.exchange import PRINCIPAL
+from proxy.fit import Capacity
 from proxy.gateway import Gateway
 from proxy.lines import Lines
 from proxy.metrics import Metrics
+from proxy.queue import Queue, Series
 from proxy.registry import Registry, overrides
 from proxy.routing import Route, Router, Rule
 from proxy.server import Server
@@ -28,10 +31,14 @@ from proxy.services import Services, Tasks
 from proxy.source import ConfigError
 from proxy.stages import BodyFilter
 from proxy.store.memory import Memory
+from proxy.targets import Health
 from proxy.upstream.azure import Azure
 from proxy.upstream.health import Checks
 from proxy.upstream.openai import OpenAI
+from proxy.upstream.readings import Readings
 from proxy.upstream.tgi import TGI
+from proxy.upstream.warming import Warming
+from proxy.upstream.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -136,6 +143,7 @@ class Weir:
                     "name": route.name,
                     "plugins": [plugin.name for plugin in route.chain.plugins],
                     "targets": [_target_state(target) for target in route.targets],
+                    **({"queue": route.queue.state()} if route.queue is not None else {}),
                 }
                 for route in gateway.router.routes
             ],
@@ -184,9 +192,12 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
             await _enter(plugin, plan, services, stack)
         services.models |= _named_models(plan.config)
         metrics.know(services.models, upstreams)
+        _give_time_to_load(upstreams.values(), services, stack)
         _check_health(upstreams.values(), services, stack)
         completions = Tasks()
-        router = Router(_routes(plan, metrics, upstreams, routes))
+        _count_work(plan.config, upstreams)
+        router = Router(_routes(plan, services, metrics, upstreams, routes))
+        _read_loads(plan.config, upstreams, services, stack)
         gateway = Gateway(
             router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
         )
@@ -262,6 +273,39 @@ def _check_health(upstreams: Collection[OpenAI], services: Services, stack: Asyn
             stack.callback(services.tasks.start(work, f"health of upstream '{upstream.name}'").cancel)
 
 
+def _give_time_to_load(upstreams: Collection[OpenAI], services: Services, stack: AsyncExitStack) -> None:
+    for upstream in upstreams:
+        if (patience := upstream.settings.cold_start) is not None:
+            health, waiting = upstream.settings.health, upstream.settings.max_waiting
+            path = health.path if health is not None else Health().path
+            upstream.warming = Warming(upstream, path, patience, services.tasks.start, waiting)
+            stack.callback(upstream.warming.stop)
+
+
+def _count_work(config: Config, upstreams: Mapping[str, OpenAI]) -> None:
+    """Of upstreams whose routes go by it, and of those that cost money by the hour."""
+    by_the_hour = {name for name, settings in config.upstreams.items() if settings.usd_per_hour is not None}
+    for name in by_the_hour | _watched_by_routes(config):
+        upstreams[name].work = Work()
+    for name in _watched_by_routes(config):
+        settings = upstreams[name].settings.load
+        if settings.server in {"auto", "tgi"} and upstreams[name].capacity is None:
+            upstreams[name].capacity = Capacity()  # as long as the server has not said what it takes
+
+
+def _watched_by_routes(config: Config) -> set[str]:
+    routes = [route for route in config.routes if route.balance.by == "queue" or route.queue is not None]
+    return {target.upstream for route in routes for target in route.targets if target.upstream is not None}
+
+
+def _read_loads(config: Config, upstreams: Mapping[str, OpenAI], services: Services, stack: AsyncExitStack) -> None:
+    for name in sorted(_watched_by_routes(config)):
+        settings = upstreams[name].settings.load
+        if settings.server != "off":
+            work = Readings(upstreams[name], settings).run()
+            stack.callback(services.tasks.start(work, f"load of upstream '{name}'").cancel)
+
+
 def _targets(settings: config.Route) -> list[Target]:
     return [
         Target(
@@ -272,24 +316,38 @@ def _targets(settings: config.Route) -> list[Target]:
 
 
 def _routes(
-    plan: Plan, metrics: Metrics, upstreams: Mapping[str, OpenAI], targets: Mapping[str, list[Target]]
+    plan: Plan,
+    services: Services,
+    metrics: Metrics,
+    upstreams: Mapping[str, OpenAI],
+    targets: Mapping[str, list[Target]],
 ) -> list[Route]:
     chains = [Chain(plugins, metrics.plugin_failed) for plugins in plan.chains]
     return [
-        _route(settings, targets[settings.name], chain, upstreams)
+        _route(settings, targets[settings.name], chain, upstreams, services)
         for settings, chain in zip(plan.config.routes, chains, strict=True)
     ]
 
 
-def _route(settings: config.Route, targets: list[Target], chain: Chain, upstreams: Mapping[str, OpenAI]) -> Route:
+def _route(
+    settings: config.Route,
+    targets: list[Target],
+    chain: Chain,
+    upstreams: Mapping[str, OpenAI],
+    services: Services,
+) -> Route:
+    served = {target.upstream: upstreams[target.upstream] for target in targets if target.static is None}
+    order = balance.compiled(settings.balance, targets, served)
     return Route(
         settings.name,
         Rule(settings.match),
         chain,
         targets,
-        drains=any(upstreams[target.upstream].drains for target in targets if target.static is None),
-        order=balance.compiled(settings.balance, targets, upstreams),
-        needs_body=balance.needs_body(settings.balance),
+        drains=any(upstream.drains for upstream in served.values()),
+        order=order,
+        needs_body=balance.needs_body(settings.balance, served),
+        queue=None if settings.queue is None else Queue(settings.name, settings.queue, served, Series(services)),
+        may_load=any(upstream.can_load for upstream in served.values()),
     )
 
 
@@ -336,7 +394,16 @@ def _upstream_state(upstream: OpenAI) -> dict[str, Any]:
         "healthy": upstream.is_healthy if upstream.is_watched else None,
         "in_flight": upstream.in_flight,
         "pool": {"open": pool.open, "idle": pool.idle, "waiting": pool.waiting},
+        **({"loading": upstream.is_loading} if upstream.can_load else {}),
+        **({"load": _load_state(upstream.work)} if upstream.work is not None else {}),
+        **({"capacity": dataclasses.asdict(upstream.capacity)} if upstream.capacity is not None else {}),
     }
+
+
+def _load_state(work: Work) -> dict[str, Any]:
+    """What the server last said of itself; null where that is too old, or was never said."""
+    told = work.reading if work.is_fresh() else None
+    return {"running": told and told.running, "waiting": told and told.waiting}
 
 
 def _named_models(config: Config) -> set[str]:

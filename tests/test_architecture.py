@@ -12,10 +12,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
     "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream admission store store.counts",
-    "store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace prompt",
-    "store.memory store.commands store.topology exchange attempt request response scalars prices source relay realtime fault upstream.dial upstream.incoming",
+    "store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace upstream.work prompt",
+    "store.memory store.commands store.topology exchange attempt request response scalars prices source relay realtime fault fit upstream.dial upstream.incoming upstream.dialects",
     "services store.pipe",
-    "store.leases store.servers metrics routing keys preview json_relay static consumption tariff targets upstream.health splice flight upstream.credentials",
+    "store.leases store.servers metrics routing keys preview json_relay static consumption tariff targets queue upstream.health upstream.warming upstream.readings splice flight upstream.credentials",
     "store.link plugin upstream.settings balance buffer refusals server tunnel upstream.connection",
     "store.debts config attempts upstream.pool",
     "store.shared registry upstream.openai",

@@ -48,4 +48,4 @@ async def test_the_metrics_have_their_labels():
     for name, labels in shown.items():
         found = families[name.removesuffix("_total")]
         assert found in (set(), set(labels)), name
-    assert len(shown) == 7
+    assert len(shown) == 8
