@@ -85,6 +85,11 @@ class Queue:
         for work in self._works:
             work.on_room.append(self.wake)
 
+    def close(self) -> None:
+        """Nobody waits any more."""
+        for work in self._works:
+            work.on_room.remove(self.wake)
+
     @property
     def waiting(self) -> int:
         return sum(map(len, self._lines.values()))

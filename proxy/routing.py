@@ -93,6 +93,12 @@ class Router:
         self.routes = tuple(routes)
         self.named = {route.name: route for route in routes}
 
+    def close(self) -> None:
+        """No request comes any more."""
+        for route in self.routes:
+            if route.queue is not None:
+                route.queue.close()
+
     def find(self, request: Request) -> Route | None:
         """None where a rule that could match asks for the model, which nobody has read yet; raises NotFound."""
         for route in self.routes:

@@ -96,8 +96,13 @@ class Metering(Plugin[MeteringConfig]):
         self._services = services
         self._own = {name: PriceList(upstream.prices) for name, upstream in services.upstreams.items()}
         by_the_hour = ((name, upstream.usd_per_hour) for name, upstream in services.upstreams.items())
-        self._hours = {name: Hours(usd) for name, usd in by_the_hour if usd is not None}
-        self._unwilling = Unwilling(services.clock)
+        self._hours = {
+            name: services.kept((Hours, name, usd), functools.partial(Hours, usd))
+            for name, usd in by_the_hour
+            if usd is not None
+        }
+        addresses = frozenset((name, upstream.base_url) for name, upstream in services.upstreams.items())
+        self._unwilling = services.kept(("metering", self.name, addresses), lambda: Unwilling(services.clock))
         self._willing = {
             name
             for name, upstream in services.upstreams.items()

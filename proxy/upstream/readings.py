@@ -8,6 +8,7 @@ with what is known of this process's own requests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -69,13 +70,14 @@ class Readings:
         try:
             async with asyncio.timeout(self._settings.timeout):
                 fault = await self._metrics()
-            if time.monotonic() >= self._info_at:
-                async with asyncio.timeout(self._settings.timeout):
-                    await self._info()
         except TimeoutError:
             return f"no answer within {self._settings.timeout:g} s"
         except ProxyError as error:
             return error.message
+        if time.monotonic() >= self._info_at:
+            with contextlib.suppress(TimeoutError, ProxyError):
+                async with asyncio.timeout(self._settings.timeout):
+                    await self._info()
         return fault
 
     async def _metrics(self) -> str:

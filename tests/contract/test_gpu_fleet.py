@@ -70,7 +70,7 @@ async def fleet(*gpus: Gpu, route: str = "balance: queue", more: str = "") -> As
         for name, gpu in zip("abc", gpus, strict=False):
             up = await stack.enter_async_context(testing.upstream(gpu))
             where = f'kind: tgi, base_url: "{up.url}"' if gpu.dialect == "tgi" else f'base_url: "{up.url}/v1"'
-            blocks.append(f"{name}: {{{where}, load: {{interval: 20ms}}{more}}}")
+            blocks.append(f"{name}: {{{where}, load: {{interval: 20ms, timeout: 20s}}{more}}}")
         text = (
             'server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}\n'
             f"upstreams: {{{', '.join(blocks)}}}\n"
@@ -90,12 +90,12 @@ async def test_the_server_with_the_shorter_queue_is_asked() -> None:
     for gpu in gpus:
         gpu.free.set()
     async with fleet(*gpus) as weir:
-        for _ in range(30):
+        for _ in range(60):
             assert (await testing.ask(weir, ASK)).status == 200
         await wire.until(lambda: b'weir_upstream_load{state="waiting",upstream="c"} 16.0' in weir.metrics.page())
         await wire.until(lambda: b'weir_upstream_load{state="running",upstream="b"} 2.0' in weir.metrics.page())
-    # two are drawn each time: the idle one is among them in two of three
-    assert len(gpus[1].chats) >= 12
+    # two are drawn each time, so that the one without a queue is not asked always
+    assert len(gpus[1].chats) >= 20
 
 
 async def test_a_request_that_fits_nowhere_reaches_no_server() -> None:
