@@ -68,7 +68,7 @@ class Attempts:
             wants_body = route.needs_body and exchange.request.generates
             await (exchange.request.body() if wants_body else _read_small(exchange.request))
         exchange.targets = route.ordered(exchange)
-        if route.queue is None:
+        if route.queue is None or exchange.request.method != "POST":  # what only asks is no work for a GPU
             return await self._answered(_Way(exchange, route, downstream))
         try:
             if await route.queue.turn(exchange):

@@ -198,6 +198,41 @@ async def test_a_drain_serves_who_waits():
         await draining
 
 
+async def test_what_only_asks_waits_for_nobody():
+    busy = Busy()
+
+    async def script(received, up):
+        await (testing.answer(b"{}") if received.method == "GET" else busy)(received, up)
+
+    async with house(script) as weir:
+        app = App(weir, busy)
+        await app.ask("1")
+        await app.ask("2")
+        models = await wire.fetch(weir.url, b"GET /v1/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        busy.answer(2)
+        assert await app.answered() == [200, 200]
+    assert models.status == 200
+
+
+async def test_who_waits_while_the_config_changes_is_served_as_it_began():
+    busy = Busy()
+    async with house(busy) as weir:
+        app, file = App(weir, busy), weir.plan.source.file
+        await app.ask("1")
+        await app.ask("2")
+        file.write_text(file.read_text().replace("name: main", "name: other"))
+        await weir.reloads.reload()
+        upstream, queue = weir.gateway.upstreams["up"], weir.gateway.router.routes[0].queue
+        asking = asyncio.ensure_future(testing.ask(weir, ASK, headers={"x-name": "3"}))
+        await wire.until(lambda: queue.waiting == 1)
+        busy.answer(3)
+        assert await app.answered() == [200, 200]
+        assert (await asking).status == 200
+        await wire.until(lambda: weir.state()["config"]["generations"] == 1)
+        assert upstream.work.on_room == [queue.wake]
+    assert busy.asked[:1] == ["1"]
+
+
 async def test_waiting_is_not_our_overhead():
     busy = Busy()
     async with house(busy) as weir:
