@@ -111,7 +111,7 @@ async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str
 
 
 async def _serve_admin(weir: Weir, address: Address, stack: AsyncExitStack) -> str:
-    application = admin.application(weir.metrics, weir.readiness, weir.state, weir.begin_drain)
+    application = admin.application(weir.metrics, weir.readiness, weir.state, weir.begin_drain, weir.feedback)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

@@ -131,7 +131,12 @@ _STATUSES = {
     529: Kind.OVERLOADED,
 }
 
-_TGI = (("Model is overloaded", 429), ("Request failed during generation", 424), ("Incomplete generation", 500))
+_TGI = (
+    ("Model is overloaded", 429),
+    ("Request failed during generation", 424),
+    ("Incomplete generation", 500),
+    ("Stream event serialization error", 500),
+)
 """Its code within a 200 is 422 whatever it says; these are the statuses that it sends where it can."""
 
 _AWAY = frozenset({502, 503})

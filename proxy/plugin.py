@@ -45,6 +45,7 @@ from proxy.errors import (
 )
 from proxy.exchange import EARLY, PRINCIPAL, SAVED, Exchange, Key, Principal, Saved
 from proxy.fault import Fault, Kind
+from proxy.feedback import Feedback
 from proxy.flight import Flight
 from proxy.prices import Price, PriceFile
 from proxy.request import Request
@@ -105,6 +106,7 @@ __all__ = [
     "Expiry",
     "FailureMode",
     "Fault",
+    "Feedback",
     "FilePath",
     "Flight",
     "Grant",
@@ -256,6 +258,14 @@ class Plugin(Generic[C]):
 
         With `sees_all`, also for those that ended before they met it: refused by a plugin before it, or at the edge.
         """
+
+    def explain(self, exchange: Exchange, services: Services) -> Awaitable[Sequence[str]] | Sequence[str]:  # noqa: ARG002
+        """For `weir explain`: what it would do with this request, in sentences. A ProxyError says that it refuses it.
+
+        Nothing runs: no `lifespan` was entered, and `services` has `upstreams`, `routes` and an empty store. The body
+        is at hand. Facts go onto the exchange as in `on_request`; where a plugin before refused, its own are missing.
+        """
+        return ()
 
     def state(self) -> Mapping[str, Any] | None:
         """What the admin's `/state` shows under the plugin's name, as JSON takes it: nothing secret.

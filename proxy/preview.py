@@ -46,14 +46,14 @@ async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects
     if response.is_event_stream:
         answer = Answer(expected=expects_terminal)
         look = _Stream(answer, expects_data=expects_terminal, whole=hold.whole)
-        fault = await _Preview(incoming, look, hold.size, decoder).over(*_limit(attempt, hold))
+        fault = await Preview(incoming, look, hold.size, decoder).over(*_limit(attempt, hold))
         attempt.delivered_tokens = answer.delivered_tokens()
         return fault
     is_json = response.content_type.endswith((b"/json", b"+json"))
     if not (is_json or hold.whole):  # it may flow for as long as it likes, and nobody could tell what it says
         return None
     body = _Body(expects_json=is_json and expects_terminal)
-    return await _Preview(incoming, body, hold.size, decoder).over(*_limit(attempt, hold))
+    return await Preview(incoming, body, hold.size, decoder).over(*_limit(attempt, hold))
 
 
 def _limit(attempt: Attempt, hold: Hold) -> tuple[float, Kind]:
@@ -63,7 +63,7 @@ def _limit(attempt: Attempt, hold: Hold) -> tuple[float, Kind]:
     return attempt.started + hold.seconds, Kind.SLOW
 
 
-class _Look(Protocol):
+class Look(Protocol):
     """What is known of an answer so far: once it `is_clear`, `fault` says why it does not serve, or None: it does.
 
     `has_begun`: there is no limit of time any more. `end` is told what broke the answer off, if anything did.
@@ -144,10 +144,10 @@ class _Body:
             self.fault = broken or Fault(Kind.BROKEN)
 
 
-class _Preview:
+class Preview:
     """A receiver that keeps what it is given."""
 
-    def __init__(self, incoming: Incoming, look: _Look, size: int, decoder: Decoder | None) -> None:
+    def __init__(self, incoming: Incoming, look: Look, size: int, decoder: Decoder | None) -> None:
         """After `size` bytes, packed or not, nothing is held any longer, whatever they are."""
         self._incoming = incoming
         self._look = look

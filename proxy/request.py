@@ -28,6 +28,7 @@ _ENDPOINTS = {
     "/generate": "generate",
     "/generate_stream": "generate",
     "/invocations": "generate",
+    "/vertex": "generate",
 }
 _GENERATING = frozenset({"chat", "completions", "responses", "generate"})
 _FAMILIES = frozenset(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from proxy.attempt import Target
+    from proxy.feedback import Desk
     from proxy.gateway import Gateway
     from proxy.metrics import Metrics
     from proxy.plan import Plan
@@ -75,6 +76,10 @@ class Weir:
     @property
     def gateway(self) -> Gateway:
         return self._current.gateway
+
+    @property
+    def feedback(self) -> Desk:
+        return self._services.feedback
 
     @property
     def store(self) -> Store:

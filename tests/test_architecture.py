@@ -11,13 +11,13 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 LAYERS = (
-    "errors sse usage headers encoding body document wording stages logs downstream admin series lines watch pulse kind upstream admission store store.counts",
-    "store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace upstream.work prompt",
+    "errors sse usage headers encoding body document wording stages logs downstream series lines watch pulse lag kind upstream admission store store.counts",
+    "feedback store.claims store.url websocket retry_after answer complaint seam upstream.switched upstream.mask upstream.query upstream.token upstream.pace upstream.work prompt",
     "store.memory changes store.commands store.topology exchange attempt request response scalars prices source relay realtime fault fit upstream.dial upstream.incoming upstream.dialects",
-    "services store.pipe reload",
+    "admin services store.pipe reload",
     "store.leases store.servers metrics routing keys preview json_relay static consumption tariff targets queue upstream.health upstream.warming upstream.readings splice flight upstream.credentials",
-    "store.link plugin upstream.settings balance buffer refusals server tunnel upstream.connection",
-    "store.debts config attempts upstream.pool",
+    "store.link plugin upstream.settings upstream.taxonomy balance buffer refusals server tunnel upstream.connection",
+    "store.debts config attempts upstream.pool upstream.repair",
     "store.shared registry upstream.openai",
     "chain upstream.azure upstream.tgi plan",
     "responses supply fleet",
@@ -26,8 +26,10 @@ LAYERS = (
     "weir",
     "app",
     "testing tour",
-    "sums",
-    "statement",
+    "veil findings sums",
+    "destinations narration statement",
+    "search",
+    "explain",
     "ledger",
     "cli",
 )
@@ -155,7 +157,7 @@ def test_every_door_and_every_module_of_plugins_imports_alone_and_without_warnin
 
 
 def test_the_command_does_not_pay_for_what_only_some_need():
-    asked = "import sys, proxy.cli; print(*sorted({'text_generation', 'openai', 'proxy.demo'} & set(sys.modules)))"
+    asked = "import sys, proxy.cli; print(*sorted({'text_generation', 'openai', 'proxy.demo', 'proxy.search', 'opentelemetry'} & set(sys.modules)))"
     ran = subprocess.run(
         [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True
     )

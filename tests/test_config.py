@@ -138,6 +138,7 @@ def test_what_is_not_written_has_its_documented_default(tmp_path):
         "timeouts": {"connect": 5.0, "first_byte": 120.0, "idle": 60.0, "total": None},
         "on_disconnect": "cancel",
         "include_usage": True,
+        "normalize": True,
         "replay_safe": False,
         "max_connections": 1000,
         "max_waiting": 1000,

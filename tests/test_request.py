@@ -116,6 +116,7 @@ def test_a_content_type_without_its_parameters(content_type, seen):
         ("/generate", "generate"),
         ("/generate_stream", "generate"),
         ("/invocations", "generate"),
+        ("/vertex", "generate"),
         ("/v1", "other"),
         ("/v1/", "other"),
         ("/v1/unknown", "other"),

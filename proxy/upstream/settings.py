@@ -150,6 +150,10 @@ class Upstream(Part):
         default=True,
         description="false: metering does not ask it for the usage of streams, since it refuses to be asked",
     )
+    normalize: bool = Field(
+        default=True,
+        description="tgi: what would break OpenAI's clients is repaired; false passes every answer as it came",
+    )
     replay_safe: bool = Field(
         default=False,
         description="a request that it took and then dropped without a word may be sent once more, work done or not",
@@ -183,7 +187,7 @@ class Upstream(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for is_wrong, what, fix, key in (*_credential_faults(self), *_azure_faults(self)):
+        for is_wrong, what, fix, key in (*_credential_faults(self), *_azure_faults(self), *_tgi_faults(self)):
             if is_wrong:
                 raise fault(what, fix, key=key)
         return self
@@ -197,6 +201,11 @@ def _credential_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str
     yield bool(passes and upstream.api_key_in), "passthrough sends the caller's key", "remove this", "api_key_in"
     yield bool(upstream.api_key and upstream.token), "api_key and token are two credentials", one, "token"
     yield bool(upstream.token and upstream.api_key_in), "a token always goes as bearer", "remove this", "api_key_in"
+
+
+def _tgi_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
+    is_alone = "normalize" in upstream.model_fields_set and upstream.kind != "tgi"
+    yield is_alone, f"only kind tgi has this key, and this is {upstream.kind}", "remove it", "normalize"
 
 
 def _azure_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
