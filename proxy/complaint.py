@@ -174,5 +174,6 @@ _TEXTS = (
         ),
         Kind.QUOTA,
     ),
+    (re.compile(r"\A(?:Server is pinned to '|/[\w/]{1,40}: Invalid model name passed in )"), Kind.UNSUPPORTED),
     (re.compile(r"(?i)\A(?:API key not valid|(?:invalid|incorrect) api key)"), Kind.REFUSED),
 )

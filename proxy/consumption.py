@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from proxy.request import Request
 
 CHARACTERS_PER_TOKEN = 4
-ESTIMABLE = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
+ESTIMABLE = frozenset({"chat", "completions", "responses", "messages", "generate", "embeddings"})
 """Endpoints whose tokens can be estimated."""
 
 PAID = ESTIMABLE | {"audio", "images", "realtime"}
@@ -33,8 +33,8 @@ MOST_CHOICES = 128
 
 _LONGEST = frozenset({"max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens"})
 _CHOICES = frozenset({"n", "best_of"})
-_PROMPTS = ("messages", "prompt", "input", "inputs", "instances", "instructions", "tools")
-_NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file"})
+_PROMPTS = ("messages", "system", "prompt", "input", "inputs", "instances", "instructions", "tools")
+_NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file", "source"})
 _NONE = Usage()
 _CUT = frozenset({Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED})
 

@@ -49,7 +49,7 @@ Take = Callable[[Feedback, Any], None]
 """Called with the facts that were remembered, or with None."""
 
 
-class Desk:
+class Inbox:
     def __init__(self, room: int = ROOM) -> None:
         self._room = room
         self._takers: list[Take] = []
@@ -68,6 +68,9 @@ class Desk:
         self._known[request_id] = take, facts
         if len(self._known) > self._room:
             self._known.popitem(last=False)
+
+    def remembers(self, request_id: str) -> bool:
+        return request_id in self._known
 
     def hand_in(self, body: bytes) -> tuple[str, bool]:
         """The request id, and whether it is remembered. Raises ClientFault or, where nobody takes it, NotFound."""

@@ -79,7 +79,8 @@ class JsonRelay(TapRelay):
 
 def read(exchange: Exchange, response: Response, body: bytes) -> None:
     """Leave on the exchange what an upstream's whole JSON body says."""
-    if response.status == 200 and len(body) <= MAX_ERROR_BYTES and b'"error"' in body:
+    tells = response.status == 200 and not exchange.request.only_reads
+    if tells and len(body) <= MAX_ERROR_BYTES and b'"error"' in body:
         exchange.told = error_in_body(body)
     if exchange.chain.reads_usage and exchange.usage is None:
         exchange.read_later(functools.partial(_note_usage, exchange, response, body))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily
 from typing_extensions import override
 
 from proxy.errors import Outcome
 from proxy.lag import LOOK_SECONDS, Lag
-from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
+from proxy.series import SECONDS, Counter, Family, Gauge, GaugeFamily, Histogram
 from proxy.services import OTHER
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Metrics:
         )
         self._failures = Counter(registry, "weir_plugin_errors", "hooks and stages that raised", ("plugin",))
         late = "how late the event loop was, at worst, in the last 30 to 60 seconds"
-        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", late, ())
+        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", late, (), "max")
         self._models: AbstractSet[str] = frozenset()
         self.before_page: Callable[[], None] = lambda: None
 
@@ -131,8 +131,10 @@ class Upstreams(Family):
 
     @override
     def collect(self) -> Iterator[Metric]:
-        kind = CounterMetricFamily if self._told is _seconds else GaugeMetricFamily
+        kind = CounterMetricFamily if self._told is _seconds else GaugeFamily
         family = kind(self.name, self.documentation, labels=self.labels)
+        if isinstance(family, GaugeFamily) and self._told is not _in_flight:
+            family.how = "max"  # every worker asks the same server
         for name, upstream in self.watched.items():
             for labels, value in self._told(upstream).items():
                 family.add_metric((name, *labels), value)

@@ -134,6 +134,7 @@ def test_what_is_not_written_has_its_documented_default(tmp_path):
         "token": None,
         "api_version": None,
         "deployments": {},
+        "headers": {},
         "auth": "replace",
         "timeouts": {"connect": 5.0, "first_byte": 120.0, "idle": 60.0, "total": None},
         "on_disconnect": "cancel",

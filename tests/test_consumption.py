@@ -49,6 +49,7 @@ PROMPTS = {
     "prompts": ("/v1/completions", {"prompt": ["x" * 20, "x" * 20]}, 10),
     "tokens": ("/v1/completions", {"prompt": [1, 2, 3]}, 3),
     "responses": ("/v1/responses", {"instructions": "x" * 4, "input": [{"role": "user", "content": [{"type": "input_text", "text": "x" * 4}]}]}, 2),
+    "Anthropic's own": ("/v1/messages", {"system": "x" * 4, "messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "x" * 400}}, {"type": "text", "text": "x" * 4}]}]}, 2),
     "embeddings": ("/v1/embeddings", {"input": ["x" * 4, "x" * 8]}, 3),
     "TGI": ("/generate", {"inputs": "x" * 4, "parameters": {"stop": ["x" * 400]}}, 1),
     "TGI for Vertex": ("/vertex", {"instances": [{"inputs": "x" * 4}, {"messages": [{"role": "user", "content": "x" * 8}]}]}, 3),

@@ -6,7 +6,7 @@ import pytest
 
 from proxy import testing
 from proxy.errors import ClientFault, NotFound
-from proxy.feedback import Desk, Feedback
+from proxy.feedback import Feedback, Inbox
 
 IDS = [f"req_{number:024x}" for number in range(4)]
 
@@ -23,26 +23,26 @@ async def post(weir, data, content_type="application/json"):
         return answer.status, await answer.json()
 
 
-# -- the desk
+# -- the inbox
 
 
 def test_who_remembers_an_exchange_takes_what_is_said_of_it():
-    desk, taken = Desk(), []
-    desk.remember(IDS[0], lambda feedback, facts: taken.append((feedback.score, facts)), "facts")
-    assert desk.hand_in(body(score=0.25)) == (IDS[0], True)
-    assert desk.hand_in(body(score=1)) == (IDS[0], True)
+    inbox, taken = Inbox(), []
+    inbox.remember(IDS[0], lambda feedback, facts: taken.append((feedback.score, facts)), "facts")
+    assert inbox.hand_in(body(score=0.25)) == (IDS[0], True)
+    assert inbox.hand_in(body(score=1)) == (IDS[0], True)
     assert taken == [(0.25, "facts"), (1.0, "facts")]
 
 
 def test_what_nobody_remembers_is_taken_by_the_first_who_takes_any():
-    desk, taken = Desk(room=2), []
-    with desk.open(lambda *both: taken.append(both)), desk.open(lambda *_: pytest.fail("is the second")):
+    inbox, taken = Inbox(room=2), []
+    with inbox.open(lambda *both: taken.append(both)), inbox.open(lambda *_: pytest.fail("is the second")):
         for each in IDS[:3]:
-            desk.remember(each, lambda *_: pytest.fail("was forgotten"), None)
-        assert desk.hand_in(body(label="thumb")) == (IDS[0], False)
+            inbox.remember(each, lambda *_: pytest.fail("was forgotten"), None)
+        assert inbox.hand_in(body(label="thumb")) == (IDS[0], False)
     assert taken == [(Feedback(request_id=IDS[0], score=1.0, label="thumb"), None)]
     with pytest.raises(NotFound, match="no plugin of this config takes feedback"):
-        desk.hand_in(body())
+        inbox.hand_in(body())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_nobody_remembers_is_taken_by_the_first_who_takes_any():
 )
 def test_what_is_wrong_is_told_without_repeating_it(sent, said):
     with pytest.raises(ClientFault) as refused:
-        Desk().hand_in(sent)
+        Inbox().hand_in(sent)
     assert said in refused.value.message
 
 

@@ -27,6 +27,9 @@ weir_upstream_load                         gauge
 weir_upstream_loading                      gauge     upstream
 weir_upstream_seconds                      counter   state upstream
 weir_plugin_errors                         counter   plugin
+weir_config_info                           gauge     hash
+weir_config_last_reload_successful         gauge
+weir_config_reloads                        counter   result
 weir_event_loop_lag_seconds                gauge
 gen_ai_server_time_to_first_token_seconds  histogram model upstream
 """

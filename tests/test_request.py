@@ -101,6 +101,8 @@ def test_a_content_type_without_its_parameters(content_type, seen):
         ("/v1/responses", "responses"),
         ("/v1/responses/resp_1/cancel", "responses"),
         ("/v1/embeddings", "embeddings"),
+        ("/v1/messages", "messages"),
+        ("/v1/messages/count_tokens", "other"),
         ("/v1/models", "models"),
         ("/v1/models/org%2Fname", "models"),
         ("/v1/moderations", "moderations"),

@@ -81,7 +81,10 @@ class Budget(Plugin[BudgetConfig]):
         self._limited = services.counter("weir_rate_limited", "requests that a limit refused", ("limit", "principal"))
         self._detoured = services.counter("weir_budget_detours", "requests that `downgrade_to` served", ("budget",))
         self._ratio = services.gauge(
-            "weir_budget_used_ratio", "spent of what may be, in the period", ("budget", "period", "principal")
+            "weir_budget_used_ratio",
+            "spent of what may be, in the period",
+            ("budget", "period", "principal"),
+            "max" if self._store.parts == 1 else "sum",
         )
         looking = services.tasks.start(self._look(), "budgets")
         try:
@@ -214,7 +217,7 @@ class Budget(Plugin[BudgetConfig]):
     def _show(self, account: Account, purse: Purse) -> None:
         has_ended = period.now() >= purse.period.ends
         used = 0 if has_ended else account.used(purse)
-        self._alarms.ring(purse.reached(used), account, purse)
+        self._alarms.ring(purse.reached(used * self._store.parts), account, purse)
         if purse.limit and account.metric != OTHER:
             self._ratio.set((self.name, purse.amount.period, account.metric), used / purse.limit)
 

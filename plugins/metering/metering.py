@@ -117,8 +117,8 @@ class Metering(Plugin[MeteringConfig]):
         self._take(self._listed)
         if self.config.prices is not None:
             services.watch.add(self.config.prices, functools.partial(self._reload, self.config.prices))
-        self._desk = services.feedback
-        with self._desk.open(self._hear):
+        self._inbox = services.feedback
+        with self._inbox.open(self._hear):
             yield
 
     def _ledger(self, services: Services) -> Callable[[bytes], None] | None:
@@ -239,10 +239,10 @@ class Metering(Plugin[MeteringConfig]):
                 self._wasted.add(("retry",), spent.usd)
         if made.upstream is not None:
             labels = self._note(exchange, outcome, made, made.upstream)
-            self._desk.remember(exchange.id, self._hear, (known, labels))
+            self._inbox.remember(exchange.id, self._hear, (known, labels))
         elif made.saved is not None:
             labels = self._note_saved(exchange, exchange[SAVED], made.saved)
-            self._desk.remember(exchange.id, self._hear, (known, labels))
+            self._inbox.remember(exchange.id, self._hear, (known, labels))
 
     def _hear(self, feedback: Feedback, facts: tuple[ledger.About, Labels] | None) -> None:
         known, labels = (ledger.NOTHING, UNKNOWN) if facts is None else (facts[0], facts[1].rated)

@@ -27,7 +27,7 @@ SUBJECTS = 4096
 """Whose limits are at hand, compiled."""
 
 LONGEST_SUBJECT = 64
-ESTIMATED = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
+ESTIMATED = frozenset({"chat", "completions", "responses", "messages", "generate", "embeddings"})
 TOLD: Key[tuple[Granted, ...]] = Key("what was told of limits")
 
 

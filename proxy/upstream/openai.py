@@ -52,7 +52,9 @@ class OpenAI:
         self.name = name
         self.settings = settings
         self.credential = Credential(name, settings, self.KEY_IN)
-        self._displaced = self.credential.displaces
+        told = settings.headers.items()
+        self._own = [(name.encode(), value.get_secret_value().strip().encode()) for name, value in told]
+        self._displaced = {self.credential.displaces, *(name.lower() for name, _ in self._own)} - {b""}
         self.drains = settings.on_disconnect == "drain"
         self.in_flight = 0
         self.is_watched = settings.health is not None
@@ -60,8 +62,7 @@ class OpenAI:
         self.pace: Pace | None = None
         self.work: Work | None = None
         self.warming: Warming | None = None
-        told = settings.capacity
-        self.capacity = Capacity(**told.model_dump()) if told is not None else None
+        self.capacity = None if settings.capacity is None else Capacity(**settings.capacity.model_dump())
         self._passthrough = settings.auth == "passthrough"
         self._base = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
         self._origin = _origin(settings)
@@ -122,7 +123,7 @@ class OpenAI:
         return self._base.removesuffix("/v1") + target
 
     def request_fields(self, request: Request, *, readable: bool = False) -> Fields:
-        """A fresh copy of what may go up, with this upstream's own credential.
+        """A fresh copy of what may go up, with this upstream's own fields and credential.
 
         `readable`: plugins want to read the answer, so an app that accepts encodings gets it without one.
         """
@@ -132,7 +133,8 @@ class OpenAI:
         if request.is_upgrade:
             fields = upgrade_fields(fields, passthrough=self._passthrough)
         if self._displaced:
-            fields = [field for field in fields if field[0].lower() != self._displaced]
+            fields = [field for field in fields if field[0].lower() not in self._displaced]
+            fields += self._own
         if self.credential.field is not None:
             fields.append(self.credential.field)
         return fields
@@ -177,8 +179,9 @@ class OpenAI:
         target, credential = (self.locate(path), self.credential) if port is None else (path, None)
         target = credential.signed(target) if credential is not None and credential.is_in_query else target
         lines = [f"GET {target} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\nConnection: close".encode()]
-        if credential is not None and credential.field is not None:
-            lines.append(b": ".join(credential.field))
+        if credential is not None:
+            lines += map(b": ".join, self._own)
+            lines += [b": ".join(credential.field)] if credential.field is not None else []
         dialer = self._dialer if port is None else Dialer(self.name, dataclasses.replace(self._origin, port=port))
         connection = await dialer.dial(lambda: Connection(self.name, _nothing, _nothing))
         try:
