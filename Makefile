@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REDIS := $(VENV)/.redis
 
-.PHONY: run demo test test-clients check format bench bench-pii clean
+.PHONY: run demo test test-clients check format bench bench-balance bench-pii clean
 
 run: $(READY)            ## start the proxy with config/config.yaml on :8080
 	$(BIN)/weir serve
@@ -32,6 +32,9 @@ format: $(READY)
 
 bench: $(READY)          ## Weir beside nginx, in one run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-balance: $(READY)  ## ways to balance three GPU servers of unequal speed, in virtual time
+	$(BIN)/python -m tests.bench.fleet $(ARGS)
 
 bench-pii: $(READY)      ## how well pii finds, and its cost, beside presidio-analyzer (installs it; ARGS=--no-presidio)
 	$(BIN)/python -m tests.bench.pii $(ARGS)
