@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from typing_extensions import override
 
 from plugins.pii import header
-from plugins.pii.answer import Answers, JsonAnswer, TextAnswer
+from plugins.pii.answer import LONG, Answers, JsonAnswer, TextAnswer
 from plugins.pii.detector import Detector
 from plugins.pii.placeholder import Table, grammar
 from plugins.pii.redactor import Redactor
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from proxy.plugin import Exchange, Request, Response, Services, Stage
 
 TABLE: Key[Table] = Key("what stands for the values of this exchange")
-
-LONG: Final = 128 * 1024
-"""Bytes of a body from which on reading it would hold up everybody else: it is done in a thread."""
 
 _CREDENTIALS: Final = ("authorization", "api-key", "x-api-key")
 _KNOWN_ENDPOINTS: Final = frozenset(
@@ -103,7 +100,7 @@ class Pii(Plugin[PiiConfig]):
             return None
         if table.found:
             response.set_fields({b"x-weir-pii": b"%d" % table.found})
-        if response.error is not None or not (self._masks or table.values):
+        if response.error is not None or exchange.is_static or not (self._masks or table.values):
             return None
         if response.is_event_stream:
             return Restoring(self._answers(exchange.request, table))

@@ -232,6 +232,14 @@ async def test_a_route_may_have_other_settings_or_none():
         assert home.upstream.last.json() == ask(EMAIL)
 
 
+async def test_an_operators_own_text_may_name_an_address():
+    async with house(
+        testing.answer(b"{}", status=503), behind=["failover"], targets='[up, {static: "ask help@example.com"}]'
+    ) as home:
+        answer = await home.ask(ask("hi"))
+        assert answer.json()["choices"][0]["message"]["content"] == "ask help@example.com"
+
+
 async def test_answers_may_say_what_they_like():
     async with house(testing.chat(f"Ask {OTHER}"), answers="pass") as home:
         answer = await home.ask(ask("Whom?"))
