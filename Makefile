@@ -17,7 +17,7 @@ demo: $(READY)           ## a demo upstream, the proxy, a few live calls
 test: $(READY) $(REDIS)  ## the test-suite, with a real redis-server
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
-test-clients: $(READY)   ## LangChain, Node and the openai package's own test-suite through Weir (installs them)
+test-clients: $(READY)   ## other ecosystems' clients and real servers through Weir (installs them)
 	$(BIN)/python -m pytest -m heavy tests/integration --timeout 1800 $(ARGS)
 
 check: $(READY)          ## format, lint, types, and the config that ships

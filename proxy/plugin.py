@@ -45,6 +45,7 @@ from proxy.errors import (
 )
 from proxy.exchange import EARLY, PRINCIPAL, REDACTED, SAVED, Exchange, Key, Principal, Saved
 from proxy.fault import Fault, Kind
+from proxy.feedback import Feedback
 from proxy.flight import Flight
 from proxy.prices import Price, PriceFile
 from proxy.request import Request
@@ -106,6 +107,7 @@ __all__ = [
     "Expiry",
     "FailureMode",
     "Fault",
+    "Feedback",
     "FilePath",
     "Flight",
     "Grant",
@@ -222,6 +224,13 @@ class Plugin(Generic[C]):
     def lifespan(self, services: Services) -> AbstractAsyncContextManager[None] | None:
         """Entered before the first request, in YAML order, and left after the last. What it raises stops the start."""
 
+    def on_head(self, exchange: Exchange) -> Awaitable[object] | None:
+        """The header is here, and the body would be read now to find the route: raise, so that it is not.
+
+        Only for plugins that all routes have with the same settings, and only for such requests; `on_request` follows
+        when the route is known. What this leaves on the exchange stays.
+        """
+
     def on_request(self, exchange: Exchange) -> Awaitable[Response | None] | Response | None:
         """The request is here. A Response answers it: no later plugin and no upstream sees it.
 
@@ -252,6 +261,14 @@ class Plugin(Generic[C]):
 
         With `sees_all`, also for those that ended before they met it: refused by a plugin before it, or at the edge.
         """
+
+    def explain(self, exchange: Exchange, services: Services) -> Awaitable[Sequence[str]] | Sequence[str]:  # noqa: ARG002
+        """For `weir explain`: what it would do with this request, in sentences. A ProxyError says that it refuses it.
+
+        Nothing runs: no `lifespan` was entered, and `services` has `upstreams`, `routes` and an empty store. The body
+        is at hand. Facts go onto the exchange as in `on_request`; where a plugin before refused, its own are missing.
+        """
+        return ()
 
     def state(self) -> Mapping[str, Any] | None:
         """What the admin's `/state` shows under the plugin's name, as JSON takes it: nothing secret.

@@ -21,6 +21,7 @@ _ENDPOINTS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/responses": "responses",
+    "/v1/messages": "messages",
     "/v1/embeddings": "embeddings",
     "/v1/models": "models",
     "/v1/moderations": "moderations",
@@ -28,8 +29,9 @@ _ENDPOINTS = {
     "/generate": "generate",
     "/generate_stream": "generate",
     "/invocations": "generate",
+    "/vertex": "generate",
 }
-_GENERATING = frozenset({"chat", "completions", "responses", "generate"})
+_GENERATING = frozenset({"chat", "completions", "responses", "messages", "generate"})
 _FAMILIES = frozenset(
     {"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning", "realtime"}
 )
@@ -105,6 +107,11 @@ class Request:
     def generates(self) -> bool:
         """Whether a stream that answers it ends with a terminal."""
         return self.endpoint in _GENERATING
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it asks for what was made before: a job that has failed tells of an error, and is an answer."""
+        return self.method == "GET"
 
     @property
     def is_buffered(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from proxy.feedback import Inbox
 from proxy.lines import Lines
 from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
 from proxy.store.memory import Memory
@@ -15,16 +17,17 @@ from proxy.watch import Watch
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
 
     from proxy.attempt import Target
     from proxy.config import Upstream
-    from proxy.series import Labels
+    from proxy.series import How, Labels
     from proxy.store.claims import Store
 
 F = TypeVar("F", bound=Family)
+T = TypeVar("T")
 
 OTHER = "other"
 
@@ -67,7 +70,11 @@ class Services:
     """Handed to every plugin's `lifespan`. `clock` gives monotonic seconds.
 
     `upstreams` has the config's blocks by name, `routes` the targets of each; `store` counts and keeps what replicas
-    share. `models` is the closed set of the `model` label: a plugin adds those that its own settings name.
+    share, `share` says how many workers divide what is this Weir's. `models` is the closed set of the `model` label: a
+    plugin adds those that its own settings name. `feedback` is where plugins take what people think of answers.
+
+    A reload builds all plugins anew, with Services of their own: tasks, watched files, upstreams, routes and models are
+    theirs and end with them. Store, metrics, files and what is `kept` go on.
     """
 
     def __init__(
@@ -79,7 +86,9 @@ class Services:
         stdout: Lines | None = None,
         store: Store | None = None,
         routes: Mapping[str, Sequence[Target]] | None = None,
+        share: int = 1,
     ) -> None:
+        self.share = share
         self.metrics = metrics
         self.tasks = tasks or Tasks()
         self.clock = clock
@@ -87,10 +96,41 @@ class Services:
         self.upstreams = upstreams or {}
         self.routes = routes or {}
         self.models: set[str] = set()
+        self.feedback = Inbox()
         self.store = store or Memory(clock)
         self.stdout = stdout or Lines(sys.stdout.buffer)
         self._files: dict[pathlib.Path, Lines] = {}
         self._families: dict[str, Family] = {}
+        self._kept: dict[Hashable, Any] = {}
+        self._asked: set[Hashable] = set()
+
+    def anew(
+        self, upstreams: Mapping[str, Upstream] | None = None, routes: Mapping[str, Sequence[Target]] | None = None
+    ) -> Services:
+        """For what lives shorter than this: another config's plugins, or one upstream."""
+        made = copy.copy(self)
+        made.tasks = Tasks()
+        made.watch = Watch(made.tasks)
+        made.upstreams, made.routes = upstreams or {}, routes or {}
+        made.models = set()
+        made._asked = set()  # noqa: SLF001 - its own
+        return made
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What lives on through reloads: made on the first call, the same for all that ask with this key.
+
+        So what was learned is not lost; it is let go of where a new config's plugins do not ask for it any more.
+        """
+        self._asked.add(key)
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
+
+    def forget(self) -> None:
+        """What is kept and was not asked for here."""
+        for key in self._kept.keys() - self._asked:
+            del self._kept[key]
 
     def counter(self, name: str, documentation: str, labels: Labels = ()) -> Counter:
         """Made on the first call, the same for all that name it: instances of a plugin count together.
@@ -99,8 +139,9 @@ class Services:
         """
         return self._family(Counter, name, documentation, labels)
 
-    def gauge(self, name: str, documentation: str, labels: Labels = ()) -> Gauge:
-        return self._family(Gauge, name, documentation, labels)
+    def gauge(self, name: str, documentation: str, labels: Labels = (), how: How = "sum") -> Gauge:
+        """`how` the values of several workers are shown as one."""
+        return self._family(Gauge, name, documentation, labels, how)
 
     def histogram(
         self, name: str, documentation: str, labels: Labels = (), bounds: tuple[float, ...] = SECONDS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from plugins import budget, cache, circuit_breaker, failover, guard, metering, pii, rate_limit, sse_keepalive
+from plugins import budget, cache, circuit_breaker, failover, guard, metering, pii, rate_limit, sse_keepalive, tracing
 from plugins.auth import settings as auth
 from plugins.budget.settings import AmountText
 from plugins.guard import caps
@@ -45,6 +45,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "cache": cache.CacheConfig,
     "cache_memory": cache.Memory,
     "sse_keepalive": sse_keepalive.KeepaliveConfig,
+    "tracing": tracing.TracingConfig,
     "circuit_breaker": circuit_breaker.BreakerConfig,
     "failover": failover.FailoverConfig,
     "failover_backoff": failover.Backoff,
