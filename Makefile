@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REDIS := $(VENV)/.redis
 
-.PHONY: run demo test test-clients check format bench clean
+.PHONY: run demo test test-clients check format bench bench-balance bench-pii clean
 
 run: $(READY)            ## start the proxy with config/config.yaml on :8080
 	$(BIN)/weir serve
@@ -17,7 +17,7 @@ demo: $(READY)           ## a demo upstream, the proxy, a few live calls
 test: $(READY) $(REDIS)  ## the test-suite, with a real redis-server
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
-test-clients: $(READY)   ## LangChain, Node and the openai package's own test-suite through Weir (installs them)
+test-clients: $(READY)   ## other ecosystems' clients and real servers through Weir (installs them)
 	$(BIN)/python -m pytest -m heavy tests/integration --timeout 1800 $(ARGS)
 
 check: $(READY)          ## format, lint, types, and the config that ships
@@ -32,6 +32,12 @@ format: $(READY)
 
 bench: $(READY)          ## Weir beside nginx, in one run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-balance: $(READY)  ## ways to balance three GPU servers of unequal speed, in virtual time
+	$(BIN)/python -m tests.bench.fleet $(ARGS)
+
+bench-pii: $(READY)      ## how well pii finds, and its cost, beside presidio-analyzer (installs it; ARGS=--no-presidio)
+	$(BIN)/python -m tests.bench.pii $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

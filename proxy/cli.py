@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 import uvloop
 
-from proxy import app, config, keys, ledger, logs, process, registry, workers
+from proxy import app, config, explain, keys, ledger, logs, process, registry, workers
 from proxy.source import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check)
+
+    explain.add_command(commands)
 
     demo = commands.add_parser("demo", help="see it work: a demo upstream, the proxy, and a few live calls")
     demo.set_defaults(run=_demo)

@@ -16,6 +16,7 @@ import orjson
 import prometheus_client
 from prometheus_client import CollectorRegistry
 
+from proxy.errors import Unavailable
 from proxy.merge import Tally, read
 from proxy.reload import Reloads, Report
 from proxy.services import Services
@@ -31,6 +32,7 @@ MEASURE_SECONDS = 5.0
 """Prometheus waits for ten; who has not answered is shown as it was."""
 
 ANSWER_SECONDS = 2.0
+_JSON = {"content-type": "application/json"}
 PREPARE_SECONDS = 75.0
 
 log = logging.getLogger("weir.workers")
@@ -116,6 +118,15 @@ class Crew:
     async def begin_drain(self) -> None:
         self._is_draining = True
         await self._ask_all("/drain", "POST")
+
+    async def take_feedback(self, body: bytes) -> tuple[int, bytes]:
+        """By the worker that remembers the exchange, else by any."""
+        told = await self._ask_all(f"/remembers/{_request_id(body)}")
+        remembering = [worker for worker, answer in told.items() if answer is not None and answer[0] == 200]
+        for worker in remembering or told:
+            with contextlib.suppress(Unheard):
+                return await self._ask(worker, "/feedback", "POST", body=body)
+        return 503, Unavailable("no worker answers; try again").body()
 
     # -- another config
 
@@ -235,14 +246,17 @@ class Crew:
                 log.error("a worker does not answer", extra={"worker": worker.slot, "asked": path})
 
     async def _ask(
-        self, worker: Worker, path: str, method: str = "GET", seconds: float = ANSWER_SECONDS
+        self, worker: Worker, path: str, method: str = "GET", seconds: float = ANSWER_SECONDS, *, body: bytes = b""
     ) -> tuple[int, bytes]:
-        """Status and body; raises Unheard."""
+        """Status and body, after one of JSON; raises Unheard."""
         if worker not in self._doors:
             door = aiohttp.UnixConnector(path=str(worker.file(self._folder, "sock")))
             self._doors[worker] = aiohttp.ClientSession(connector=door)  # noqa: TID251
         try:
-            async with asyncio.timeout(seconds), self._doors[worker].request(method, f"http://worker{path}") as answer:
+            async with (
+                asyncio.timeout(seconds),
+                self._doors[worker].request(method, f"http://worker{path}", data=body, headers=_JSON) as answer,
+            ):
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unheard(str(error)) from error
@@ -250,6 +264,15 @@ class Crew:
     async def close(self) -> None:
         for door in self._doors.values():
             await door.close()
+
+
+def _request_id(body: bytes) -> str:
+    """As far as it can be a part of a path; what is wrong with it is the worker's to say."""
+    try:
+        found = str(orjson.loads(body)["request_id"])
+    except (ValueError, KeyError, TypeError):
+        return "none"
+    return found if found.isalnum() or found.replace("_", "").isalnum() else "none"
 
 
 def _one(reports: list[Report], unheard: list[str], hash_: str) -> Report:

@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from proxy import admin, merge
+from proxy.errors import ProxyError
 
 if TYPE_CHECKING:
     from proxy.weir import Weir
@@ -35,12 +36,22 @@ class Desk:
     async def begin_drain(self) -> None:
         self._weir.begin_drain()
 
+    async def take_feedback(self, body: bytes) -> tuple[int, bytes]:
+        try:
+            request_id, is_known = self._weir.feedback.hand_in(body)
+        except ProxyError as error:
+            return error.status, error.body()
+        return 200 if is_known else 202, orjson.dumps({"request_id": request_id, "known": is_known})
+
 
 def inside(weir: Weir) -> web.Application:
     """As the admin port, and what only the admin process asks for."""
 
     async def measured(_: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps(measure(weir)), content_type="application/json")
+
+    async def remembers(request: web.Request) -> web.Response:
+        return web.Response(status=200 if weir.feedback.remembers(request.match_info["id"]) else 404)
 
     async def prepare(_: web.Request) -> web.Response:
         report = await weir.prepare()
@@ -56,6 +67,7 @@ def inside(weir: Weir) -> web.Application:
 
     app = admin.application(Desk(weir))
     app.router.add_get("/measured", measured)
+    app.router.add_get("/remembers/{id}", remembers)
     for step in (prepare, commit, discard):
         app.router.add_post(f"/{step.__name__}", step)
     return app

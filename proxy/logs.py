@@ -72,7 +72,7 @@ def _entry(exchange: Exchange) -> dict[str, Any]:
         "time": datetime.now(UTC),
         "id": exchange.id,
         "method": exchange.request.method,
-        "path": exchange.request.path[:SHOWN_PATH],
+        "path": exchange.request.shown_path[:SHOWN_PATH],
         "route": exchange.route or None,
         "upstream": None if (served_by := exchange.served_by) is None else served_by.target.upstream,
         "attempts": len(exchange.attempts),

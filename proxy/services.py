@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from proxy.feedback import Inbox
 from proxy.lines import Lines
 from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
 from proxy.store.memory import Memory
@@ -70,7 +71,7 @@ class Services:
 
     `upstreams` has the config's blocks by name, `routes` the targets of each; `store` counts and keeps what replicas
     share, `share` says how many workers divide what is this Weir's. `models` is the closed set of the `model` label: a
-    plugin adds those that its own settings name.
+    plugin adds those that its own settings name. `feedback` is where plugins take what people think of answers.
 
     A reload builds all plugins anew, with Services of their own: tasks, watched files, upstreams, routes and models are
     theirs and end with them. Store, metrics, files and what is `kept` go on.
@@ -95,6 +96,7 @@ class Services:
         self.upstreams = upstreams or {}
         self.routes = routes or {}
         self.models: set[str] = set()
+        self.feedback = Inbox()
         self.store = store or Memory(clock)
         self.stdout = stdout or Lines(sys.stdout.buffer)
         self._files: dict[pathlib.Path, Lines] = {}

@@ -21,6 +21,7 @@ class Double:
     def __init__(self, report=NEW):
         self.report = report
         self.status = 200
+        self.remembers = "nothing"
         self.asked = []
         self.hangs = asyncio.Event()
         self.hangs.set()
@@ -30,6 +31,8 @@ class Double:
         await self.hangs.wait()
         if request.path == "/prepare":
             return web.Response(body=orjson.dumps(self.report._asdict()))
+        if request.path.startswith("/remembers/"):
+            return web.Response(status=200 if request.path.endswith(self.remembers) else 404)
         body = b'{"in_flight": 0}' if request.path == "/state" else b""
         return web.Response(status=self.status, body=body)
 
@@ -44,7 +47,7 @@ async def crew_of(folder, *doubles):
             worker.file(folder, "here").write_text("1")
             if double is not None:
                 app = web.Application()
-                app.router.add_route("*", "/{path}", double.answer)
+                app.router.add_route("*", "/{path:.*}", double.answer)
                 runner = web.AppRunner(app, shutdown_timeout=0.1)
                 await runner.setup()
                 stack.push_async_callback(runner.cleanup)
@@ -135,3 +138,16 @@ async def test_a_drain_reaches_those_that_come_later(tmp_path):
         one.status = 404
         await crew.look()
         assert one.asked.count("/drain") == 2
+
+
+async def test_feedback_goes_to_who_remembers_the_exchange_and_else_to_the_first(tmp_path):
+    one, other = Double(), Double()
+    other.remembers = "req_b"
+    async with crew_of(tmp_path, one, other) as crew:
+        assert await crew.take_feedback(b'{"request_id": "req_b", "score": 1}') == (200, b"")
+        assert (one.asked, other.asked) == (["/remembers/req_b"], ["/remembers/req_b", "/feedback"])
+        assert await crew.take_feedback(b'{"request_id": "../drain"') == (200, b"")
+        assert one.asked[1:] == ["/remembers/none", "/feedback"]
+    async with crew_of(tmp_path / "empty") as crew:
+        status, body = await crew.take_feedback(b"{}")
+        assert (status, b"no worker answers" in body) == (503, True)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from proxy.headers import is_value
-from proxy.prices import Prices
+from proxy.headers import CREDENTIALS, HOP_BY_HOP, is_value
+from proxy.prices import Prices, UsdPerHour
 from proxy.scalars import (
     Duration,
     DurationOrNone,
@@ -19,7 +19,7 @@ from proxy.scalars import (
     Placement,
     written,
 )
-from proxy.targets import Health, Part
+from proxy.targets import Capacity, Health, Load, Part, Watched
 from proxy.wording import fault
 
 
@@ -98,6 +98,25 @@ def _deployments(deployments: dict[str, str]) -> dict[str, str]:
     return deployments
 
 
+def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        for is_wrong, what, fix in _header_faults(name.lower(), value):
+            if is_wrong:
+                raise fault(what, fix, key=name)
+    if len({name.lower() for name in headers}) < len(headers):
+        raise fault("names a header twice", "keep one of the two")
+    return headers
+
+
+def _header_faults(name: str, value: SecretStr) -> Iterator[tuple[bool, str, str]]:
+    yield not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name), "is no name of a header", "write it as in HTTP-Referer"
+    yield name in CREDENTIALS, "carries a credential", "write it as `api_key`, with `api_key_in: header:NAME`"
+    what = "says how the request is sent, or is Weir's own"
+    is_framing = name in HOP_BY_HOP | {"host", "expect", "accept-encoding"} or name.startswith(("content-", "x-weir-"))
+    yield is_framing, what, "remove it"
+    yield not is_value(value.get_secret_value().strip()), "holds nothing, or what no header can", "write plain ASCII"
+
+
 def _base_url(url: str) -> str:
     found = next((wrong for is_wrong, wrong in _url_faults(url) if is_wrong), None)
     if found:
@@ -139,6 +158,9 @@ class Upstream(Part):
     deployments: Annotated[dict[str, str], AfterValidator(_deployments)] = Field(
         default_factory=dict, description="azure: deployment by model; without one the model's name is the deployment's"
     )
+    headers: Annotated[dict[str, SecretStr], AfterValidator(_headers)] = Field(
+        default_factory=dict, description="fields that each request to it has, instead of the caller's of these names"
+    )
     auth: Literal["replace", "passthrough"] = Field(
         default="replace", description="passthrough: the caller's own credential and cookies go up"
     )
@@ -150,6 +172,10 @@ class Upstream(Part):
         default=True,
         description="false: metering does not ask it for the usage of streams, since it refuses to be asked",
     )
+    normalize: bool = Field(
+        default=True,
+        description="tgi: what would break OpenAI's clients is repaired; false passes every answer as it came",
+    )
     replay_safe: bool = Field(
         default=False,
         description="a request that it took and then dropped without a word may be sent once more, work done or not",
@@ -157,6 +183,16 @@ class Upstream(Part):
     max_connections: int = Field(default=1000, ge=1, description="open at the same time; more requests wait")
     max_waiting: int = Field(default=1000, ge=0, description="how many may wait, up to `connect`; more are refused")
     health: Health | None = Field(default=None, description="how it is asked for; without it, only requests show it")
+    load: Watched = Field(
+        default_factory=Load,
+        description="how its own metrics are read on routes with `balance: queue` or `queue`; off: not",
+    )
+    capacity: Capacity | None = Field(
+        default=None, description="what it takes at most; on such routes TGI is asked for what is not set"
+    )
+    cold_start: Annotated[Duration, _timed("write a longer time")] | None = Field(
+        default=None, description="how long it may be loading its model, or starting, before that is a failure"
+    )
     keepalive: Duration | None = Field(
         default=None, description="how long a connection is kept unused; the pool chooses when it is not set"
     )
@@ -164,13 +200,16 @@ class Upstream(Part):
     prices: Prices = Field(
         default_factory=dict, description="what its models cost, before what a prices.yaml says: prices by name or glob"
     )
+    usd_per_hour: UsdPerHour = Field(
+        default=None, description="what it costs by the hour, shared among its requests; then no price list counts"
+    )
     without_api_key: Literal["demo"] | None = Field(
         default=None, description="demo: the built-in demo upstream answers while api_key is empty"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for is_wrong, what, fix, key in (*_credential_faults(self), *_azure_faults(self)):
+        for is_wrong, what, fix, key in (*_credential_faults(self), *_azure_faults(self), *_tgi_faults(self)):
             if is_wrong:
                 raise fault(what, fix, key=key)
         return self
@@ -182,8 +221,16 @@ def _credential_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str
     yield bool(passes and upstream.api_key), "passthrough sends the caller's key, and api_key is set", one, "auth"
     yield bool(passes and upstream.token), "passthrough sends the caller's key, and token is set", one, "auth"
     yield bool(passes and upstream.api_key_in), "passthrough sends the caller's key", "remove this", "api_key_in"
+    place, key = upstream.api_key_in, "api_key_in"
+    is_theirs = place is not None and place.name.lower() in {name.lower() for name in upstream.headers}
+    yield is_theirs, "names a header that `headers` has, too", "keep one of the two", key
     yield bool(upstream.api_key and upstream.token), "api_key and token are two credentials", one, "token"
     yield bool(upstream.token and upstream.api_key_in), "a token always goes as bearer", "remove this", "api_key_in"
+
+
+def _tgi_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
+    is_alone = "normalize" in upstream.model_fields_set and upstream.kind != "tgi"
+    yield is_alone, f"only kind tgi has this key, and this is {upstream.kind}", "remove it", "normalize"
 
 
 def _azure_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
