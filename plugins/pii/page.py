@@ -9,7 +9,7 @@ stays as it was.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -75,6 +75,13 @@ class Page:
         starts, ends = self._strings = self._strings or _strings(self.raw)
         place = bisect_right(starts, at) - 1
         return place < 0 or at >= ends[place]
+
+    def strings(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """The contents of the strings that begin between two offsets of `text`, as offsets."""
+        starts, ends = self._strings = self._strings or _strings(self.raw)
+        first, last = bisect_left(starts, self.place(begin)), bisect_left(starts, self.place(end))
+        for at in range(first, last):
+            yield self.offset(starts[at] + 1), self.offset(ends[at] - 1)
 
     def offset(self, at: int) -> int:
         """The first offset in `text` that does not lie before this place of `raw`."""

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
 SHORTEST: Final = 4
 HASHED: Final = 16
@@ -63,6 +63,10 @@ class Grammar:
     def within(self, text: str, start: int = 0) -> Iterator[re.Match[str]]:
         """What is written like a placeholder; texts without a number are not looked at twice."""
         return self.pattern.finditer(text, start) if _NUMBER.search(text, start) else iter(())
+
+    def names(self, text: str) -> frozenset[str]:
+        """Of all that is written in the text like a placeholder."""
+        return frozenset(self.key(match) for match in self.within(text))
 
     def key(self, found: re.Match[str]) -> str:
         """`EMAIL_7f3a`, for whatever of it was written."""
@@ -115,12 +119,12 @@ class Table:
         self._tenant = tenant
         self._names: dict[tuple[str, str], str] = {}
 
-    def name(self, entity: str, value: str, text: str) -> str:
-        """The placeholder of a value; one that `text`, in lower case, does not hold already."""
+    def name(self, entity: str, value: str, taken: Container[str] = ()) -> str:
+        """The placeholder of a value; none of those whose names are `taken`."""
         known = self._names.get((entity, value))
         if known is None:
             candidates = self._candidates(entity, value)
-            known = next(name for name in candidates if name not in self.values and name.lower() not in text)
+            known = next(name for name in candidates if name not in self.values and name not in taken)
             self._names[entity, value] = known
             self.values[known] = value
         return f"<{known}>"

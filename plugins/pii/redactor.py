@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Count = Callable[[str], None]
     Spans = Sequence[tuple[int, int]]
 
+_CONTEXT: Final = 80
+"""Characters before a string that may say what it is."""
+
 FORM: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
 _BINARY: Final = ("audio/", "image/", "video/", "application/octet-stream", "application/pdf", "application/zip")
@@ -80,7 +83,7 @@ class Redactor:
         keeps = kept(body, raw, self._roles)
         found = [
             (start, end, entity, value)
-            for start, end, entity, value in self._on_page(page, 0)
+            for start, end, entity, value in self._on_page(page)
             if not any(begin <= start < stop for begin, stop in keeps)
         ]
         changes = [
@@ -89,28 +92,41 @@ class Redactor:
         ]
         return replaced(raw, changes) if changes else raw
 
-    def _on_page(self, page: Page, begin: int) -> Iterator[tuple[int, int, str, str]]:
+    def _on_page(self, page: Page) -> Iterator[tuple[int, int, str, str]]:
         """Places in the raw text with entity and value. A finding ends with the string that it begins in."""
-        for start, end, entity in self._find(page.text[begin:] if begin else page.text):
-            first, last = page.span(begin + start, begin + end)
-            if last < page.place(begin + end):
-                stop = page.offset(last)
-                if stop > begin + start:
-                    yield first, last, entity, page.text[begin + start : stop]
-                yield from self._on_page(page, stop + 1)
-                return
-            yield first, last, entity, page.text[begin + start : begin + end]
+        found = self._find(page.text)
+        for at, (start, end, entity) in enumerate(found):
+            first, last = page.span(start, end)
+            if last >= page.place(end):
+                yield first, last, entity, page.text[start:end]
+                continue
+            stop = page.offset(last)
+            if stop > start:
+                yield first, last, entity, page.text[start:stop]
+            yield from self._swallowed(page, stop, end, found[at + 1].start if at + 1 < len(found) else len(page.text))
+
+    def _swallowed(self, page: Page, begin: int, end: int, limit: int) -> Iterator[tuple[int, int, str, str]]:
+        """What is in the strings that a finding ran across; each is read by itself, behind what stands before it."""
+        for start, stop in page.strings(begin, end):
+            before = max(0, start - _CONTEXT)
+            found = self._find(page.text[before:stop])
+            if any(before + one.start < start < before + one.end for one in found):
+                before, found = start, self._find(page.text[start:stop])
+            for one in found:
+                first, last = before + one.start, before + one.end
+                if first >= start and last <= limit:
+                    yield *page.span(first, last), one.entity, page.text[first:last]
 
     def _changes(
         self, found: Sequence[tuple[int, int, str, str]], text: str, table: Table
     ) -> list[tuple[int, int, str]]:
-        changes, lower = [], text.lower() if found else ""
+        changes, taken = [], table.grammar.names(text)
         for start, end, entity, value in found:
             self._count(entity)
             table.found += 1
             match self._actions[entity]:
                 case "restore":
-                    changes.append((start, end, table.name(entity, value, lower)))
+                    changes.append((start, end, table.name(entity, value, taken)))
                 case "mask":
                     changes.append((start, end, f"<{word_of(entity)}>"))
                 case "hash":

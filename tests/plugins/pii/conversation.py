@@ -30,7 +30,7 @@ def table(*values: tuple[str, str], tenant: str = "ada") -> Table:
     """A table that knows these entities and values."""
     made = Table(grammar(NAMES), KEY, tenant)
     for entity, value in values:
-        made.name(entity, value, "")
+        made.name(entity, value)
     return made
 
 

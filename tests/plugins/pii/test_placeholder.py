@@ -11,8 +11,8 @@ from tests.plugins.pii.conversation import CARD, EMAIL, KEY, NAMES, distorted, k
 
 
 def test_a_placeholder_is_a_type_and_an_id():
-    assert re.fullmatch("<EMAIL_[0-9][0-9a-z]{3}>", table().name("email", EMAIL, ""))
-    assert re.fullmatch("<CREDIT_CARD_[0-9][0-9a-z]{3}>", table().name("credit_card", CARD, ""))
+    assert re.fullmatch("<EMAIL_[0-9][0-9a-z]{3}>", table().name("email", EMAIL))
+    assert re.fullmatch("<CREDIT_CARD_[0-9][0-9a-z]{3}>", table().name("credit_card", CARD))
 
 
 def test_it_depends_on_the_key_the_tenant_the_entity_and_the_value():
@@ -29,22 +29,23 @@ def test_it_depends_on_the_key_the_tenant_the_entity_and_the_value():
 
 
 def test_one_that_the_text_holds_already_is_not_used():
-    first = table().name("email", EMAIL, "")
-    second = table().name("email", EMAIL, f"what is {first.lower()}?")
+    made = table()
+    first = made.name("email", EMAIL)
+    second = table().name("email", EMAIL, made.grammar.names(f"what is {first.lower()}?"))
     assert second.startswith(first[:-1])
     assert len(second) == len(first) + 1
 
 
 def test_a_text_that_holds_all_of_them_gets_another_one():
     letters = identity(KEY, "ada", "email", EMAIL)
-    name = table().name("email", EMAIL, f"email_{letters}")
-    assert not f"EMAIL_{letters.upper()}".startswith(name[1:-1].upper())
+    every = [f"EMAIL_{letters[:size]}" for size in range(SHORTEST, LONGEST + 1)]
+    assert table().name("email", EMAIL, every)[1:-1] not in every
 
 
 def test_of_two_values_with_the_same_id_the_second_gets_a_longer_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("plugins.pii.placeholder.identity", lambda *of: "7f3a" + ("b" if of[3] == "x" else "c") * 20)
     made = table()
-    assert [made.name("email", "x", ""), made.name("email", "y", "")] == ["<EMAIL_7f3a>", "<EMAIL_7f3ac>"]
+    assert [made.name("email", "x"), made.name("email", "y")] == ["<EMAIL_7f3a>", "<EMAIL_7f3ac>"]
     assert made.values == {"EMAIL_7f3a": "x", "EMAIL_7f3ac": "y"}
 
 

@@ -57,6 +57,13 @@ def test_what_is_found_across_strings_ends_with_the_first_and_the_rest_is_read_a
     assert re.fullmatch("then <EMAIL_[0-9a-z]{4}>", sent["b"])
 
 
+def test_many_that_run_across_strings_are_read_once_each():
+    body = orjson.dumps([f"BEGIN {at}" for at in range(2000)])
+    its = table()
+    redactor()[0].body(body, JSON, its)
+    assert its.found == 2000
+
+
 def test_where_nothing_is_found_the_same_object_goes_up():
     body = b'{"a":"b","c":[1.0,2e5]}'
     assert redacted(body) is body
