@@ -15,7 +15,7 @@ COPY plugins plugins
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /opt/weir/bin/pip install --no-deps --no-index --find-links /wheels weir-proxy \
  && /opt/weir/bin/python -m compileall -q -j 0 /opt/weir \
- && /opt/weir/bin/python -m pip uninstall -y -q pip
+ && /opt/weir/bin/python -m pip uninstall -y -q setuptools pip
 
 FROM python:${PYTHON}
 ARG VERSION=0.1.0
