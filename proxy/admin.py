@@ -1,4 +1,4 @@
-"""The admin port: /livez, /readyz, /metrics, /state. Never on the data plane, and never anything secret."""
+"""The admin port: /livez, /readyz, /metrics, /state, POST /drain. Never on the data plane, never a secret."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from proxy.metrics import Metrics
 
 
-def application(metrics: Metrics, readiness: Callable[[], str], state: Callable[[], object]) -> web.Application:
-    """`readiness` says why not, or nothing; `state` gives what /state shows."""
+def application(
+    metrics: Metrics, readiness: Callable[[], str], state: Callable[[], object], drain: Callable[[], None]
+) -> web.Application:
+    """`readiness` says why not, or nothing; `state` gives what /state shows; `drain` begins to."""
 
     async def livez(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -30,12 +32,17 @@ def application(metrics: Metrics, readiness: Callable[[], str], state: Callable[
     async def show_state(_: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps(state(), option=orjson.OPT_INDENT_2), content_type="application/json")
 
+    async def begin_drain(_: web.Request) -> web.Response:
+        drain()
+        return web.Response(text="draining\n", status=202)
+
     app = web.Application()
     app.on_response_prepare.append(_unsigned)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", page)
     app.router.add_get("/state", show_state)
+    app.router.add_post("/drain", begin_drain)
     return app
 
 

@@ -4,166 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import sys
-import typing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proxy import admin, balance
-from proxy.attempt import Target
-from proxy.attempts import Attempts
-from proxy.chain import Chain
-from proxy.config import Match
-from proxy.exchange import PRINCIPAL
-from proxy.gateway import Gateway
+from proxy import admin
+from proxy.generation import TASK_SECONDS, Generation
 from proxy.lines import Lines
 from proxy.metrics import Metrics
-from proxy.registry import Registry, overrides
-from proxy.routing import Route, Router, Rule
-from proxy.server import Server
-from proxy.services import Services, Tasks
-from proxy.source import ConfigError
-from proxy.stages import BodyFilter
+from proxy.plan import Plan, targets_of
+from proxy.reload import Reloads, Report
+from proxy.services import Services
 from proxy.store.memory import Memory
-from proxy.upstream.azure import Azure
-from proxy.upstream.health import Checks
-from proxy.upstream.openai import OpenAI
-from proxy.upstream.tgi import TGI
+from proxy.weir import Weir
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AsyncExitStack
 
-    from proxy import config
-    from proxy.config import Address, Config, Upstream
-    from proxy.plugin import Plugin
-    from proxy.source import Problem, Source
-    from proxy.store.claims import Store
+    from proxy.config import Address
+    from proxy.server import Server
+
+__all__ = ["Plan", "Weir", "running", "targets_of"]
 
 log = logging.getLogger("weir")
 
 BACKLOG = 1024
-KINDS: dict[str, type[OpenAI]] = {"openai": OpenAI, "azure": Azure, "tgi": TGI}
-TASK_SECONDS = 5.0
 CLOSE_SECONDS = 0.1
 """What connections get to flush; aiohttp reads 0 as forever."""
-
-_HOW_TO_LEAVE_THE_DEMO = "set the variable of its api_key in the environment, or another base_url, to reach a real one"
-
-
-class Plan:
-    """A config with its plugins, checked and built, but nothing started."""
-
-    def __init__(self, source: Source, config: Config) -> None:
-        """Raises ConfigError with every problem of the plugins and their order."""
-        problems: list[Problem] = []
-        registry = Registry(source, problems)
-        self.source = source
-        self.config = config
-        self.chains = [registry.chain(config, index) for index in range(len(config.routes))]
-        self.unrouted = registry.unrouted(config)
-        self.plugins: list[Plugin[Any]] = registry.instances
-        if problems:
-            raise ConfigError(problems)
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.source.file.read_bytes()).hexdigest()[:16]
-
-    @property
-    def uses_store(self) -> bool:
-        return any(plugin.uses_store for plugin in self.plugins)
-
-    def warnings(self) -> list[str]:
-        """What works, but not as one may think."""
-        found = [
-            f"plugin '{plugin.name}' holds whole bodies: on streams its routes lose the time to the first token"
-            for plugin in self.plugins
-            if overrides(plugin, "on_response") and _holds_bodies(plugin)
-        ]
-        found += [
-            f"route '{route.name}' sticks by principal, and no plugin of its chain says who calls: chance decides"
-            for route, plugins in zip(self.config.routes, self.chains, strict=True)
-            if balance.needs_principal(route.balance) and not any(PRINCIPAL in plugin.provides for plugin in plugins)
-        ]
-        if self.config.redis and not self.uses_store:
-            found.append("redis is set, but no plugin of this config keeps anything in a store")
-        return found
-
-
-class Weir:
-    """A running proxy. `url` and `admin_url` are where it really listens, also for port 0."""
-
-    def __init__(self, plan: Plan, gateway: Gateway, server: Server, metrics: Metrics, store: Store) -> None:
-        self.plan = plan
-        self.store = store
-        self.gateway = gateway
-        self.metrics = metrics
-        self.url = self.admin_url = ""
-        self._server = server
-        self._digest = plan.digest
-
-    @property
-    def in_flight(self) -> int:
-        return self._server.in_flight
-
-    def readiness(self) -> str:
-        return "draining" if self._server.is_draining else ""
-
-    async def drain(self, seconds: float) -> None:
-        """Let what runs finish; new requests are still served, and told that the connection closes.
-
-        What still streams after `seconds` ends with an error event.
-        """
-        self._server.is_draining = True
-        try:
-            async with asyncio.timeout(seconds):
-                await self._server.idle()
-        except TimeoutError:
-            self._server.interrupt()
-
-    def state(self) -> dict[str, Any]:
-        gateway, plugins = self.gateway, self._plugin_states()
-        return {
-            "config": {"file": str(self.plan.source.file), "hash": self._digest},
-            "ready": not self.readiness(),
-            "in_flight": self.in_flight,
-            "routes": [
-                {
-                    "name": route.name,
-                    "plugins": [plugin.name for plugin in route.chain.plugins],
-                    "targets": [_target_state(target) for target in route.targets],
-                }
-                for route in gateway.router.routes
-            ],
-            "upstreams": {
-                name: {**_upstream_state(upstream), **_told_of(name, plugins)}
-                for name, upstream in gateway.upstreams.items()
-            },
-            "plugins": plugins,
-            **({"store": dict(self.store.state())} if self.plan.uses_store else {}),
-        }
-
-    def _plugin_states(self) -> dict[str, Any]:
-        """By name, in the order of the chain; what instances of one plugin say is shown as one."""
-        states: dict[str, Any] = {entry.name: None for entry in self.plan.config.plugins}
-        for plugin in self.plan.plugins:
-            told = self._told(plugin)
-            if told is not None:
-                states[plugin.name] = {**(states[plugin.name] or {}), **told}
-        return states
-
-    def _told(self, plugin: Plugin[Any]) -> dict[str, Any] | None:
-        try:
-            state = plugin.state()
-            return None if state is None else dict(state)
-        except Exception:
-            log.exception("plugin failed", extra={"plugin": plugin.name, "where": "state"})
-            self.metrics.plugin_failed(plugin.name)
-            return None
 
 
 @contextlib.asynccontextmanager
@@ -171,54 +41,55 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
     """Everything started, in order; stopped in reverse. `stdout` gets the access lines."""
     stdout = stdout or Lines(sys.stdout.buffer)
     metrics = Metrics()
-    routes = {route.name: _targets(route) for route in plan.config.routes}
-    services = Services(metrics.registry, upstreams=plan.config.upstreams, stdout=stdout, routes=routes)
+    services = Services(metrics.registry, stdout=stdout)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
         stack.callback(services.close)
-        if plan.config.redis and plan.uses_store:
-            await _share(plan.config.redis, services, stack)
-        upstreams = {name: await _upstream(name, plan.config.upstreams[name], stack) for name in plan.config.upstreams}
-        await _have_credentials(upstreams.values(), plan.source, services, stack)
-        for plugin in plan.plugins:
-            await _enter(plugin, plan, services, stack)
-        services.models |= _named_models(plan.config)
-        metrics.know(services.models, upstreams)
-        _check_health(upstreams.values(), services, stack)
-        completions = Tasks()
-        router = Router(_routes(plan, metrics, upstreams, routes))
-        gateway = Gateway(
-            router, _lost(plan, metrics), upstreams, Attempts(upstreams, metrics), metrics, stdout, completions
-        )
-        metrics.before_page = gateway.settle
-        services.store.settle_ended = gateway.settle_taken
-        stack.callback(gateway.settle)  # of what the tasks complete, and before a plugin leaves its lifespan
-        stack.push_async_callback(completions.drain, TASK_SECONDS)
-        server = Server(gateway.serve, max_request_bytes=plan.config.server.max_request_bytes)
-        weir = Weir(plan, gateway, server, metrics, services.store)
+        have_store = await _stores(plan.config.redis, services, stack)
+        await have_store(plan)
+        weir = Weir(await _first(plan, services, metrics), services, metrics, have_store)
+        stack.push_async_callback(weir.end)
         lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
         stack.callback(lag.cancel)
         weir.admin_url = await _serve_admin(weir, plan.config.server.admin, stack)
-        weir.url = await _serve(server, plan.config.server.listen, stack)
+        weir.url = await _serve(weir.server, plan.config.server.listen, stack)
         for warning in plan.warnings():
             log.warning(warning)
+        _follow(weir, services, stack)
         yield weir
 
 
-async def _enter(plugin: Plugin[Any], plan: Plan, services: Services, stack: AsyncExitStack) -> None:
-    """Raises ConfigError: a plugin that cannot start is a fault of the config, or of what it points to."""
-    try:
-        lifespan = plugin.lifespan(services)
-        if lifespan is not None:
-            await stack.enter_async_context(lifespan)
-    except ConfigError:
-        raise
-    except Exception as error:
-        log.exception("plugin cannot start", extra={"plugin": plugin.name})
-        place = next(place for place, entry in enumerate(plan.config.plugins) if entry.name == plugin.name)
-        what = f"plugin '{plugin.name}' cannot start: {type(error).__name__}: {error}"
-        fix = "the log has where it failed; without its entry here Weir starts"
-        raise ConfigError([plan.source.problem(("plugins", place, plugin.name), what, fix)]) from error
+async def _first(plan: Plan, services: Services, metrics: Metrics) -> Generation:
+    generation = Generation(plan)
+    await generation.start(services, metrics, {})
+    return generation
+
+
+def _follow(weir: Weir, services: Services, stack: AsyncExitStack) -> None:
+    """The config's files, from now on."""
+    plan = weir.plan
+    started = Report(plan.source.digest, [str(file) for file in plan.files()])
+    weir.reloads = Reloads(weir, services, started)
+    following = services.tasks.start(weir.reloads.run(), "reloads")
+    stack.push_async_callback(_cancelled, following)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """A reload that is under way ends before what it builds on."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def _stores(url: str | None, services: Services, stack: AsyncExitStack) -> Callable[[Plan], Awaitable[None]]:
+    """How the store of the first config's Redis is opened once a config's plugins use one."""
+    stores = await stack.enter_async_context(contextlib.AsyncExitStack())
+    memory = services.store
+
+    async def have_store(plan: Plan) -> None:
+        if url and plan.uses_store and services.store is memory:
+            await _share(url, services, stores)
+
+    return have_store
 
 
 async def _share(url: str, services: Services, stack: AsyncExitStack) -> None:
@@ -232,71 +103,6 @@ async def _share(url: str, services: Services, stack: AsyncExitStack) -> None:
     services.store = store
 
 
-async def _upstream(name: str, settings: Upstream, stack: AsyncExitStack) -> OpenAI:
-    if settings.without_api_key == "demo" and settings.api_key is None and settings.token is None:
-        from proxy import demo  # noqa: PLC0415 - a megabyte that only the demo needs
-
-        url = await stack.enter_async_context(demo.running())
-        log.warning("upstream '%s' has no API key: the built-in demo answers; %s", name, _HOW_TO_LEAVE_THE_DEMO)
-        settings = settings.model_copy(update={"base_url": f"{url}/v1"})
-    upstream = KINDS[settings.kind](name, settings)
-    stack.callback(upstream.pool.close)
-    return upstream
-
-
-async def _have_credentials(
-    upstreams: Collection[OpenAI], source: Source, services: Services, stack: AsyncExitStack
-) -> None:
-    """Returns when every token is here, or was tried for."""
-    for upstream in upstreams:
-        upstream.credential.keep_fresh(source, services)
-        stack.callback(upstream.credential.stop)
-    for upstream in upstreams:
-        await upstream.credential.settled()
-
-
-def _check_health(upstreams: Collection[OpenAI], services: Services, stack: AsyncExitStack) -> None:
-    for upstream in upstreams:
-        if upstream.settings.health is not None:
-            work = Checks(upstream, upstream.settings.health).run()
-            stack.callback(services.tasks.start(work, f"health of upstream '{upstream.name}'").cancel)
-
-
-def _targets(settings: config.Route) -> list[Target]:
-    return [
-        Target(
-            told.upstream or "", told.model, weight=told.weight, context_window=told.context_window, static=told.static
-        )
-        for told in settings.targets
-    ]
-
-
-def _routes(
-    plan: Plan, metrics: Metrics, upstreams: Mapping[str, OpenAI], targets: Mapping[str, list[Target]]
-) -> list[Route]:
-    chains = [Chain(plugins, metrics.plugin_failed) for plugins in plan.chains]
-    return [
-        _route(settings, targets[settings.name], chain, upstreams)
-        for settings, chain in zip(plan.config.routes, chains, strict=True)
-    ]
-
-
-def _route(settings: config.Route, targets: list[Target], chain: Chain, upstreams: Mapping[str, OpenAI]) -> Route:
-    return Route(
-        settings.name,
-        Rule(settings.match),
-        chain,
-        targets,
-        drains=any(upstreams[target.upstream].drains for target in targets if target.static is None),
-        order=balance.compiled(settings.balance, targets, upstreams),
-        needs_body=balance.needs_body(settings.balance),
-    )
-
-
-def _lost(plan: Plan, metrics: Metrics) -> Route:
-    return Route("", Rule(Match()), Chain(plan.unrouted, metrics.plugin_failed), ())
-
-
 async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str:
     listening = await asyncio.get_running_loop().create_server(server, address.host, address.port, backlog=BACKLOG)
     stack.push_async_callback(server.shutdown, CLOSE_SECONDS)
@@ -305,9 +111,8 @@ async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str
 
 
 async def _serve_admin(weir: Weir, address: Address, stack: AsyncExitStack) -> str:
-    runner = web.AppRunner(
-        admin.application(weir.metrics, weir.readiness, weir.state), access_log=None, shutdown_timeout=1.0
-    )
+    application = admin.application(weir.metrics, weir.readiness, weir.state, weir.begin_drain)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, address.host, address.port).start()
@@ -316,41 +121,3 @@ async def _serve_admin(weir: Weir, address: Address, stack: AsyncExitStack) -> s
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host or '127.0.0.1'}:{port}"
-
-
-def _target_state(target: Target) -> dict[str, Any]:
-    return {"upstream": target.upstream, "model": target.model} if target.static is None else {"static": True}
-
-
-def _told_of(upstream: str, plugins: Mapping[str, Any]) -> dict[str, Any]:
-    """What plugins say of an upstream is shown with it: under `upstreams` of their state, by its name."""
-    told = [state["upstreams"].get(upstream, {}) for state in plugins.values() if state and "upstreams" in state]
-    return {key: value for facts in told for key, value in facts.items()}
-
-
-def _upstream_state(upstream: OpenAI) -> dict[str, Any]:
-    """`healthy`: null where nobody checks."""
-    pool = upstream.pool
-    return {
-        "kind": upstream.settings.kind,
-        "healthy": upstream.is_healthy if upstream.is_watched else None,
-        "in_flight": upstream.in_flight,
-        "pool": {"open": pool.open, "idle": pool.idle, "waiting": pool.waiting},
-    }
-
-
-def _named_models(config: Config) -> set[str]:
-    """The models that the config names: the closed set of the `model` label."""
-    targets = {target.model for route in config.routes for target in route.targets if target.model}
-    matched = {route.match.model for route in config.routes if route.match.model}
-    return targets | {model for model in matched if not set("*?[") & set(model)}
-
-
-def _holds_bodies(plugin: Plugin[Any]) -> bool:
-    """Whether the class says, by the return type of `on_response`, that it returns a BodyFilter."""
-    try:
-        returned = typing.get_type_hints(type(plugin).on_response).get("return")
-    except Exception:  # noqa: BLE001 - annotations of third parties may name anything
-        return False
-    kinds = typing.get_args(returned) or (returned,)
-    return any(isinstance(kind, type) and issubclass(kind, BodyFilter) for kind in kinds)

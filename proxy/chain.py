@@ -66,6 +66,7 @@ class Chain:
         self.reads_usage = any(plugin.reads_usage for plugin in plugins)
         self.reads_bodies = self.reads_usage or any(overrides(plugin, "on_response") for plugin in plugins)
         self._on_failure = on_failure
+        self._on_head = self._with("on_head")
         self._on_request = self._with("on_request")
         self.sees_requests = bool(self._on_request)
         self._on_response = self._with("on_response")[::-1]
@@ -83,6 +84,15 @@ class Chain:
         """The places of those that have such a hook, themselves, and their hook."""
         having = ((place, plugin) for place, plugin in enumerate(self.plugins) if overrides(plugin, hook))
         return tuple((place, plugin, getattr(plugin, hook)) for place, plugin in having)
+
+    async def on_head(self, exchange: Exchange) -> None:
+        for _, plugin, hook in self._on_head:
+            try:
+                waiting = hook(exchange)
+                if waiting is not None:
+                    await waiting
+            except Exception as error:  # noqa: BLE001 - judged by the failure mode
+                self.judge(plugin, error)
 
     async def on_request(self, exchange: Exchange) -> Response | None:
         response: Response | None

@@ -100,11 +100,13 @@ async def _run(plan: app.Plan) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with app.running(plan) as weir:
+        if weir.reloads is not None:
+            loop.add_signal_handler(signal.SIGHUP, weir.reloads.ask)
         log.info("listening", extra={"url": weir.url, "admin": weir.admin_url, "config": str(plan.source.file)})
         _calm_collector()
         await stop.wait()
         log.info("draining", extra={"in_flight": weir.in_flight})
-        await weir.drain(plan.config.server.drain_timeout)
+        await weir.drain(weir.plan.config.server.drain_timeout)
     log.info("stopped")
 
 

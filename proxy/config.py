@@ -63,7 +63,7 @@ def _one(workers: int) -> int:
 
 class Server(Part):
     listen: Address = written("127.0.0.1:8080", "where the app's requests arrive")
-    admin: Address = written("127.0.0.1:9090", "livez, readyz, metrics and state")
+    admin: Address = written("127.0.0.1:9090", "livez, readyz, metrics, state and drain")
     workers: Annotated[int, AfterValidator(_one)] = Field(default=1, description="processes; this version runs 1")
     max_request_bytes: Size = written("64MiB", "a longer request body is refused with 413")
     drain_timeout: Duration = written("300s", "how long requests in flight may take to end after SIGTERM")

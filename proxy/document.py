@@ -7,6 +7,7 @@ tags, a second document, and the number of values that aliases unfold to. Keys a
 
 import contextlib
 import functools
+import hashlib
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -89,6 +90,7 @@ class Document:
         self._environ = environ
         self._open: set[int] = set()
         text = _text(file)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._room = len(text) + _MAX_VALUES  # what stands in the text itself always has room
         self.data = self._value(_composed(file, text), ())
 

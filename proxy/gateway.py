@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.attempts import Attempts
-    from proxy.chain import Placed
+    from proxy.chain import Chain, Placed
     from proxy.downstream import Downstream
     from proxy.exchange import Exchange
     from proxy.lines import Lines
@@ -51,13 +51,14 @@ class Gateway:
         self,
         router: Router,
         lost: Route,
+        gate: Chain,
         upstreams: Mapping[str, OpenAI],
         attempts: Attempts,
         metrics: Metrics,
         access_log: Lines,
         tasks: Tasks,
     ) -> None:
-        """`lost` is the way of requests that no route takes."""
+        """`lost` is the way of requests that no route takes, `gate` has the plugins that all routes share."""
         self.router = router
         self.upstreams = upstreams
         self._attempts = attempts
@@ -65,13 +66,17 @@ class Gateway:
         self._access_log = access_log
         self._tasks = tasks
         self._lost = lost
+        self._gate = gate
         self._drains: dict[Exchange, asyncio.TimerHandle] = {}
         self._ended: list[Exchange] = []
         self._settling: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        self._idle = asyncio.Event()
 
     async def serve(self, exchange: Exchange, downstream: Downstream) -> None:
         """Answer one exchange; cancelled when the app goes and nobody holds the exchange."""
         exchange.chain = self._lost.chain
+        self._under_way += 1
         try:
             if exchange.error is None:
                 route = await self._route(exchange)
@@ -84,6 +89,15 @@ class Gateway:
                 await send(exchange, Response.of_error(exchange.error), [], downstream)
         finally:  # also where the relay had to cut the connection: then the outcome is known
             self._complete(exchange, downstream)
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def finished(self) -> None:
+        """Wait until no exchange that began here is under way."""
+        while self._under_way:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def _route(self, exchange: Exchange) -> Route:
         """The first that matches. Where none can, the chain still judges who asks, before `exchange.error` is told."""
@@ -91,6 +105,8 @@ class Gateway:
         try:
             route = self.router.find(request)
             if route is None:
+                if not request.is_buffered:
+                    await self._gate.on_head(exchange)
                 await read_model(request)
                 route = self.router.find(request)
                 assert route is not None

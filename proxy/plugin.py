@@ -219,6 +219,13 @@ class Plugin(Generic[C]):
     def lifespan(self, services: Services) -> AbstractAsyncContextManager[None] | None:
         """Entered before the first request, in YAML order, and left after the last. What it raises stops the start."""
 
+    def on_head(self, exchange: Exchange) -> Awaitable[object] | None:
+        """The header is here, and the body would be read now to find the route: raise, so that it is not.
+
+        Only for plugins that all routes have with the same settings, and only for such requests; `on_request` follows
+        when the route is known. What this leaves on the exchange stays.
+        """
+
     def on_request(self, exchange: Exchange) -> Awaitable[Response | None] | Response | None:
         """The request is here. A Response answers it: no later plugin and no upstream sees it.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GROUP = "weir.plugins"
 PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan", "state"})
-EITHER_HOOKS = frozenset({"on_request", "on_attempt", "on_response", "on_complete"})
+EITHER_HOOKS = frozenset({"on_head", "on_request", "on_attempt", "on_response", "on_complete"})
 
 AnyPlugin = Plugin[Any]
 

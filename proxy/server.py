@@ -7,6 +7,7 @@ handler is cancelled, unless somebody holds its exchange. Paths are looked at an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import re
@@ -50,7 +51,8 @@ _HOST = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.~!$&'()*+,;=%-]*)(?::\d*
 
 
 class Server(web.Server):
-    """Hands each request as an Exchange to `serve`. `is_draining`: answers say `Connection: close`.
+    """Hands each request as an Exchange to `serve`, which a reload replaces. `is_draining`: answers say
+    `Connection: close`.
 
     `left` are connections whose app has gone while their exchange goes on.
     """
@@ -65,8 +67,8 @@ class Server(web.Server):
             max_field_size=MAX_HEADER_BYTES,
             lingering_time=LINGER_SECONDS,
         )
-        self._serve = serve
-        self._limit = max_request_bytes
+        self.serve = serve
+        self.max_request_bytes = max_request_bytes
         self.is_draining = False
         self.in_flight = 0
         self.left: set[Edge] = set()
@@ -78,9 +80,9 @@ class Server(web.Server):
 
     async def _handle(self, raw: web.BaseRequest) -> Written:
         downstream = _downstream(raw, keep_alive=raw.keep_alive and not self.is_draining)
-        request = _request(raw, self._limit, downstream)
+        request = _request(raw, self.max_request_bytes, downstream)
         exchange = Exchange(new_id(), request)
-        exchange.error = _refusal(raw, self._limit)
+        exchange.error = _refusal(raw, self.max_request_bytes)
         if exchange.error is not None:
             downstream.keep_alive = False
         edge = cast("Edge", raw.protocol)
@@ -101,7 +103,7 @@ class Server(web.Server):
     async def _answer(self, exchange: Exchange, downstream: Downstream, edge: Edge) -> Written:
         self.in_flight += 1
         try:
-            await self._serve(exchange, downstream)
+            await self.serve(exchange, downstream)
             edge.downstream = edge.content = None  # where it raised, `handle_error` looks at it
         finally:
             edge.exchange = None
@@ -118,11 +120,14 @@ class Server(web.Server):
             if downstream is not None and downstream.source is not None:
                 downstream.source.interrupt(Interrupted("Weir is shutting down", code="shutting_down"))
 
-    async def idle(self) -> None:
-        """Wait until no exchange is under way."""
-        while self.in_flight:
-            self._idle.clear()
-            await self._idle.wait()
+    async def is_idle_in(self, seconds: float) -> bool:
+        """Wait until no exchange is under way, so long; whether it came to that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.in_flight:
+                    self._idle.clear()
+                    await self._idle.wait()
+        return not self.in_flight
 
     @override
     async def shutdown(self, timeout: float | None = None) -> None:

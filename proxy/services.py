@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import sys
 import time
@@ -15,7 +16,7 @@ from proxy.watch import Watch
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from proxy.store.claims import Store
 
 F = TypeVar("F", bound=Family)
+T = TypeVar("T")
 
 OTHER = "other"
 
@@ -68,6 +70,9 @@ class Services:
 
     `upstreams` has the config's blocks by name, `routes` the targets of each; `store` counts and keeps what replicas
     share. `models` is the closed set of the `model` label: a plugin adds those that its own settings name.
+
+    A reload builds all plugins anew, with Services of their own: tasks, watched files, upstreams, routes and models are
+    theirs and end with them. Store, metrics, files and what is `kept` go on.
     """
 
     def __init__(
@@ -91,6 +96,36 @@ class Services:
         self.stdout = stdout or Lines(sys.stdout.buffer)
         self._files: dict[pathlib.Path, Lines] = {}
         self._families: dict[str, Family] = {}
+        self._kept: dict[Hashable, Any] = {}
+        self._asked: set[Hashable] = set()
+
+    def anew(
+        self, upstreams: Mapping[str, Upstream] | None = None, routes: Mapping[str, Sequence[Target]] | None = None
+    ) -> Services:
+        """For what lives shorter than this: another config's plugins, or one upstream."""
+        made = copy.copy(self)
+        made.tasks = Tasks()
+        made.watch = Watch(made.tasks)
+        made.upstreams, made.routes = upstreams or {}, routes or {}
+        made.models = set()
+        made._asked = set()  # noqa: SLF001 - its own
+        return made
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What lives on through reloads: made on the first call, the same for all that ask with this key.
+
+        So what was learned is not lost; it is let go of where a new config's plugins do not ask for it any more.
+        """
+        self._asked.add(key)
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
+
+    def forget(self) -> None:
+        """What is kept and was not asked for here."""
+        for key in self._kept.keys() - self._asked:
+            del self._kept[key]
 
     def counter(self, name: str, documentation: str, labels: Labels = ()) -> Counter:
         """Made on the first call, the same for all that name it: instances of a plugin count together.

@@ -33,6 +33,9 @@ class Source:
     data: Any = field(repr=False)
     lines: Mapping[Path, int] = field(repr=False)
     filled: Mapping[Path, Filled] = field(repr=False)
+    digest: str = ""
+    """Of the file as it stands, without what it refers to."""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> pathlib.Path:
@@ -55,7 +58,7 @@ class Source:
             problems.extend(refused.problems)
             return None
         problems.extend(document.problems)
-        return cls(document.file, document.data, document.lines, document.filled)
+        return cls(document.file, document.data, document.lines, document.filled, document.digest, environ)
 
     def line(self, path: Path) -> int:
         while path not in self.lines:

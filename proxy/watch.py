@@ -32,8 +32,8 @@ class Watch:
         self._looking: asyncio.Task[None] | None = None
 
     def add(self, file: pathlib.Path, on_change: Callable[[], None]) -> None:
-        """Call `on_change` after each change of the file, until the process ends; what it raises is logged."""
-        self._marks.setdefault(file, _mark(file))
+        """Call `on_change` after each change of the file, until `stop`; what it raises is logged."""
+        self._marks.setdefault(file, mark(file))
         self._callbacks.setdefault(file, []).append(on_change)
         if self._looking is None:
             self._looking = self._tasks.start(self._look(), "watch files")
@@ -46,9 +46,9 @@ class Watch:
         while True:
             await asyncio.sleep(self._seconds)
             for file, seen in list(self._marks.items()):
-                mark = _mark(file)
-                if mark is not None and mark != seen:
-                    self._marks[file] = mark
+                now = mark(file)
+                if now is not None and now != seen:
+                    self._marks[file] = now
                     self._tell(file)
 
     def _tell(self, file: pathlib.Path) -> None:
@@ -59,7 +59,8 @@ class Watch:
                 log.exception("a changed file cannot be taken", extra={"file": str(file)})
 
 
-def _mark(file: pathlib.Path) -> Mark | None:
+def mark(file: pathlib.Path) -> Mark | None:
+    """What differs once the file is another, or says something else; None where it is not there."""
     try:
         found = file.stat()
     except OSError:

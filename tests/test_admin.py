@@ -82,7 +82,7 @@ async def test_state():
     assert state["config"].pop("file").endswith("config.yaml")
     pool = {"open": 0, "idle": 0, "waiting": 0}
     assert state == {
-        "config": {},
+        "config": {"reload": None, "generations": 1},
         "ready": True,
         "in_flight": 0,
         "routes": [
@@ -183,3 +183,29 @@ class Quiet(Plugin[PluginConfig]):
 async def test_no_answer_tells_a_version(path):
     async with house() as (_, weir):
         assert (await admin(weir, path)).head.get("server") is None
+
+
+async def test_a_drain_is_asked_for_by_post_and_does_not_end_it():
+    go_on = asyncio.Event()
+    first, *rest = testing.chat_events(["a", "b"])
+
+    async def script(received, up):
+        await up.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n", first)
+        await go_on.wait()
+        await up.send(*rest)
+        up.close()
+
+    ask_one = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
+    async with house(script) as (_, weir), wire.connected(weir.url) as client:
+        await client.send(ask_one)
+        answer = await client.start("POST")
+        await answer.until(first)
+        assert (await admin(weir, "/drain")).status == 405
+        assert (await admin(weir, "/readyz")).status == 200
+        assert (await admin(weir, "/drain", "POST")).status == 202
+        assert (await admin(weir, "/readyz")).status == 503
+        go_on.set()
+        assert (await answer.whole()).body == b"".join([first, *rest])
+        assert (await admin(weir, "/drain", "POST")).status == 202
+        late = await wire.fetch(weir.url, ask_one)
+        assert (late.status, late.head.get("connection")) == (200, "close")

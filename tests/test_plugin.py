@@ -57,6 +57,7 @@ def test_the_hooks_have_the_signatures_of_the_design():
     }
     assert found == {
         "lifespan": (False, ["services"]),
+        "on_head": (False, ["exchange"]),
         "on_request": (False, ["exchange"]),
         "select_targets": (False, ["exchange", "targets"]),
         "on_attempt": (False, ["exchange", "attempt"]),
@@ -65,7 +66,13 @@ def test_the_hooks_have_the_signatures_of_the_design():
         "state": (False, []),
         "on_complete": (False, ["exchange", "outcome"]),
     }
-    assert {"on_request", "on_attempt", "on_response", "on_complete"} == EITHER_HOOKS  # those may be an `async def`
+    assert {
+        "on_head",
+        "on_request",
+        "on_attempt",
+        "on_response",
+        "on_complete",
+    } == EITHER_HOOKS  # those may be an `async def`
 
 
 def test_all_that_the_contract_names_is_there_and_documented_where_it_says_more_than_its_name():

@@ -292,6 +292,6 @@ async def test_while_weir_drains_sockets_are_still_opened_and_live_on():
 
 
 async def _drained_when_idle(proxy: Any) -> None:
-    proxy._server.is_draining = True
+    proxy.server.is_draining = True
     await wire.until(lambda: proxy.in_flight)
     await proxy.drain(20)

@@ -199,11 +199,23 @@ OVERVIEW = Dashboard(
                     "short",
                     {"{{plugin}}": "sum by (plugin) (increase(weir_plugin_errors_total{ALL}[RATE]))"},
                 ),
+            ],
+        ),
+        "Its config and its store": (
+            7,
+            [
                 Panel(
                     "Config reloads",
                     "failed: the old config still serves, and the log has the line.",
                     "short",
                     {"{{result}}": "sum by (result) (increase(weir_config_reloads_total{ALL}[RATE]))"},
+                ),
+                Panel(
+                    "Configs in use",
+                    "How many pods have which, by the file's hash; one for each app, but for a minute after a change.",
+                    "short",
+                    {"{{job}} · {{hash}}": "count by (job, hash) (weir_config_info{ALL})"},
+                    stacked=True,
                 ),
                 Panel(
                     "Redis answers",

@@ -49,6 +49,15 @@ class Auth(Plugin[AuthConfig]):
             yield
 
     @override
+    def on_head(self, exchange: Exchange) -> Awaitable[object] | None:
+        """Nobody's body is read before it is known whose it is."""
+        text = presented(exchange.request)
+        if self._tokens is not None and is_jwt(text):
+            return self._tokens.grant(text)
+        self._keys.grant(text)
+        return None
+
+    @override
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
         """Waits only for an issuer's keys, and to read what a limited grant is checked against."""
         text = presented(exchange.request)

@@ -2,7 +2,7 @@
 
 Requests never wait for a refresh, but for one that names a key which is not known: keys may have been rotated a moment
 ago. So many keys can be invented that this happens once in SEARCH_SECONDS, and all who wait, wait for the same answer.
-What fails leaves the keys as they were.
+What fails leaves the keys as they were, and a reload of the config takes them over.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Keyring:
         self._allowed = frozenset(settings.algorithms)
         self._about = {"plugin": name, "issuer": settings.issuer}
         self._services = services
+        self._known: dict[str, Sequence[PublicKey]] = {}
         self._flight: asyncio.Task[bool] | None = None
         self._searched = float("-inf")
 
@@ -55,7 +56,9 @@ class Keyring:
             self._services.watch.add(self._source, self._read_again)
             yield
             return
-        fetched = await self._fetch_once()
+        self._known = self._services.kept(("jwks", self._source, self._allowed), dict)
+        self.keys = self._known.get("keys", ())
+        fetched = bool(self.keys) or await self._fetch_once()
         work = self._services.tasks.start(self._keep_fresh(is_here=fetched), "jwks")
         try:
             yield
@@ -92,6 +95,7 @@ class Keyring:
     async def _fetch(self, url: str) -> bool:
         try:
             self.keys = await asyncio.to_thread(lambda: public_keys(fetched(url), self._allowed))
+            self._known["keys"] = self.keys
         except (OSError, http.client.HTTPException, ValueError) as error:
             log.error("the issuer's keys cannot be had", extra={**self._about, "reason": str(error)})  # noqa: TRY400
             return False

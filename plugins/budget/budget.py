@@ -69,15 +69,15 @@ class Budget(Plugin[BudgetConfig]):
         self._kind, _, self._key = config.by.partition(":")
         self.needs = (TARIFF, PRINCIPAL) if self._kind in {"principal", "label"} else (TARIFF,)
         self._held: Key[Held] = Key(f"{name}: what is held")
-        self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._spending = set[Account]()
-        self._usual = Usual()
         self._refuse = self._refusal
 
     @override
     @contextlib.asynccontextmanager
     async def lifespan(self, services: Services) -> AsyncIterator[None]:
         self._store, self._routes = services.store, services.routes
+        self._accounts: OrderedDict[str, Account] = services.kept(("budget", self.name, str(self.config)), OrderedDict)
+        self._usual = services.kept(("budget: usual", self.name), Usual)
         self._alarms = Alarms(self.config, self.name, services)
         self._limited = services.counter("weir_rate_limited", "requests that a limit refused", ("limit", "principal"))
         self._detoured = services.counter("weir_budget_detours", "requests that `downgrade_to` served", ("budget",))

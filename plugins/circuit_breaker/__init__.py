@@ -7,6 +7,7 @@ asked for, and no longer.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,7 @@ from proxy.plugin import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from plugins.circuit_breaker.breaker import Breaker, Lease
     from proxy.plugin import Attempt, Exchange, Services, Target
@@ -72,17 +73,20 @@ class CircuitBreaker(Plugin[BreakerConfig]):
     def __init__(self, config: BreakerConfig, *, name: str) -> None:
         super().__init__(config, name=name)
         self._lease: Key[Lease | None] = Key(f"{name}: the attempt's lease")
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers: Mapping[str, Breaker] = {}
         self._our_key = frozenset[str]()
         self._slow = config.slow_first_token
 
     @override
-    def lifespan(self, services: Services) -> None:
+    @contextlib.asynccontextmanager
+    async def lifespan(self, services: Services) -> AsyncIterator[None]:
         rules = Rules(**self.config.model_dump(include=set(Rules._fields)))
         self._clock = services.clock
         self._board = board_of(services)
-        self._breakers = {name: self._board.breaker(name, self.name, rules) for name in services.upstreams}
         self._our_key = frozenset(name for name, upstream in services.upstreams.items() if upstream.auth == "replace")
+        addresses = {name: upstream.base_url for name, upstream in services.upstreams.items()}
+        with self._board.breakers(addresses, self.name, rules) as self._breakers:
+            yield
 
     @override
     def state(self) -> Mapping[str, Any]:

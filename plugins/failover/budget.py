@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,11 +68,6 @@ class Budget:
             log.warning("the retry budget is spent: failures are passed on, nothing else is tried")
 
 
-_BUDGETS: WeakKeyDictionary[Services, Budget] = WeakKeyDictionary()
-
-
 def budget_of(services: Services) -> Budget:
     """One for all instances of the plugin."""
-    if services not in _BUDGETS:
-        _BUDGETS[services] = Budget(services.clock)
-    return _BUDGETS[services]
+    return services.kept(Budget, lambda: Budget(services.clock))

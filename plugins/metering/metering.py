@@ -94,7 +94,8 @@ class Metering(Plugin[MeteringConfig]):
     async def lifespan(self, services: Services) -> AsyncIterator[None]:
         self._services = services
         self._own = {name: PriceList(upstream.prices) for name, upstream in services.upstreams.items()}
-        self._unwilling = Unwilling(services.clock)
+        addresses = frozenset((name, upstream.base_url) for name, upstream in services.upstreams.items())
+        self._unwilling = services.kept(("metering", self.name, addresses), lambda: Unwilling(services.clock))
         self._willing = {
             name
             for name, upstream in services.upstreams.items()

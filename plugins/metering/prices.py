@@ -6,9 +6,11 @@ most 9 decimals, a token's cost 15, so that Decimal's usual 28 digits hold sums 
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import fnmatch
 import functools
+import pathlib
 import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -24,6 +26,7 @@ _EXACT: Final = decimal.Context(prec=64)
 _ZERO: Final = Decimal(0)
 _MILLIONTH: Final = Decimal("0.000001")
 _REMEMBERED: Final = 2048
+_LISTS: Final = 4
 _LONGEST: Final = 256
 
 
@@ -77,6 +80,16 @@ class PriceList:
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Self:
         """Of a prices.yaml. Raises ConfigError with every fault's line."""
+        with contextlib.suppress(OSError):
+            text = pathlib.Path(file).read_bytes()
+            if b"${" not in text:
+                return cls._known(pathlib.Path(file), text)
+        return cls(read_yaml(file, PriceFile).models)
+
+    @classmethod
+    @functools.lru_cache(_LISTS)
+    def _known(cls, file: pathlib.Path, _text: bytes) -> Self:
+        """A long list takes 40 ms to read, and a reload of the config reads it again while streams run."""
         return cls(read_yaml(file, PriceFile).models)
 
     def named(self, *models: str) -> Rates | None:

@@ -56,6 +56,7 @@ class RateLimit(Plugin[RateLimitConfig]):
     def lifespan(self, services: Services) -> None:
         self._services = services
         self._store = services.store
+        self._answers = services.kept(("rate_limit: answers", self.name), Answers)
         self._limited = services.counter("weir_rate_limited", "requests that a limit refused", ("limit", "principal"))
         if self.config.by == "model":
             services.models.update(self.config.limits)

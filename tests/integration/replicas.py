@@ -57,7 +57,7 @@ class Replica:
 def running(
     number: int, folder: pathlib.Path, upstream: str, redis: str, routes: dict[str, Any]
 ) -> Iterator[list[Replica]]:
-    """`routes`: by the value of the header `x-way`, the settings of its rate_limit."""
+    """`routes`: by the value of the header `x-way`, what its rate_limit and its budget have of their own."""
     replicas: list[Replica] = []
     try:
         replicas.extend(_started(folder / f"replica-{place}", upstream, redis, routes) for place in range(number))
@@ -76,12 +76,16 @@ def _started(folder: pathlib.Path, upstream: str, redis: str, routes: dict[str, 
     config = {
         "server": {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"},
         "redis": redis,
-        "upstreams": {"up": {"base_url": f"{upstream}/v1"}},
-        "plugins": [{"metering": {"ledger": "ledger"}}, {"rate_limit": {"by": "route", "requests": "1000000/day"}}],
+        "upstreams": {"up": {"base_url": f"{upstream}/v1", "prices": {"m": {"input": "1000", "output": "1000"}}}},
+        "plugins": [
+            {"metering": {"ledger": "ledger"}},
+            {"rate_limit": {"by": "route", "requests": "1000000/day"}},
+            {"budget": {"by": "route", "usd": "1000000/day"}},
+        ],
         "routes": [
             *(
-                {"name": way, "match": {"header": {"x-way": way}}, "targets": ["up"], "plugins": {"rate_limit": limits}}
-                for way, limits in routes.items()
+                {"name": way, "match": {"header": {"x-way": way}}, "targets": ["up"], "plugins": own}
+                for way, own in routes.items()
             ),
             {"name": "default", "targets": ["up"]},
         ],
@@ -133,9 +137,11 @@ async def ask(session: aiohttp.ClientSession, replica: Replica, way: str, **body
         return answer.status, await answer.read()
 
 
-async def passed(session: aiohttp.ClientSession, replicas: list[Replica], way: str, times: int) -> list[int]:
+async def passed(
+    session: aiohttp.ClientSession, replicas: list[Replica], way: str, times: int, **body: Any
+) -> list[int]:
     """How many of so many at once each of them lets pass."""
-    asked = [[ask(session, replica, way) for _ in range(times // len(replicas))] for replica in replicas]
+    asked = [[ask(session, replica, way, **body) for _ in range(times // len(replicas))] for replica in replicas]
     answers = await asyncio.gather(*(asyncio.gather(*own) for own in asked))
     assert {status for own in answers for status, _ in own} <= {200, 429}
     return [sum(status == 200 for status, _ in own) for own in answers]

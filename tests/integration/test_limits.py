@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from decimal import Decimal
 
 import orjson
 import pytest
@@ -15,18 +16,19 @@ from tests.integration import replicas
 from tests.integration.replicas import ask, passed
 
 ROUTES = {
-    "hundred": {"requests": "100/day"},
-    "mixed": {"tokens": "100000000/day", "concurrent": 1000},
-    "slots": {"requests": "100000/day", "concurrent": 3},
-    "alone": {"requests": "100/day", "tokens": "100000/day"},
-    "one": {"requests": "100000/day", "concurrent": 1},
-    "cancels": {"tokens": "1000000000/day", "concurrent": 500},
+    "hundred": {"rate_limit": {"requests": "100/day"}},
+    "mixed": {"rate_limit": {"tokens": "100000000/day", "concurrent": 1000}},
+    "slots": {"rate_limit": {"requests": "100000/day", "concurrent": 3}},
+    "alone": {"rate_limit": {"requests": "100/day", "tokens": "100000/day"}},
+    "one": {"rate_limit": {"requests": "100000/day", "concurrent": 1}},
+    "money": {"budget": {"usd": "0.6/day"}},
+    "cancels": {"rate_limit": {"tokens": "1000000000/day", "concurrent": 500}},
 }
 WHEN_DOWN = {
-    "local": {"requests": "4/day"},
-    "open": {"requests": "4/day", "when_store_down": "open"},
-    "closed": {"requests": "4/day", "when_store_down": "closed"},
-    "frozen": {"requests": "1000000/day", "tokens": "1000000000/day"},
+    "local": {"rate_limit": {"requests": "4/day"}},
+    "open": {"rate_limit": {"requests": "4/day", "when_store_down": "open"}},
+    "closed": {"rate_limit": {"requests": "4/day", "when_store_down": "closed"}},
+    "frozen": {"rate_limit": {"requests": "1000000/day", "tokens": "1000000000/day"}},
 }
 SECONDS = 20
 
@@ -71,6 +73,12 @@ def used(server, way: str, what: str) -> int:
     return int(server.ask("HGET", key, "used"))
 
 
+def spent(server, way: str) -> Decimal:
+    """What Redis counts of a budget."""
+    (key,) = server.keys(f"weir:{{={way}}}:budget:*")
+    return Decimal(int(server.ask("GET", key))).scaleb(-6)
+
+
 def slots(server, way: str) -> int:
     return sum(server.ask("ZCARD", key) for key in server.keys(f"weir:{{={way}}}:rate_limit:route:concurrent:*"))
 
@@ -107,6 +115,22 @@ async def test_after_many_streams_with_aborts_the_counters_are_the_ledger(four, 
     outcomes = [line["outcome"] for replica in four for line in replica.lines() if line["route"] == "mixed"]
     assert len(outcomes) >= 900
     assert outcomes.count("client_abort") > 100
+
+
+async def test_of_400_at_once_at_four_replicas_no_more_is_spent_than_there_is(four, server):
+    """Each costs $0.006, and reserves more: its prompt is shorter than its body."""
+    async with replicas.client() as session:
+        for times in (400, 100, 40, 40):
+            await passed(session, four, "money", times, max_tokens=3)
+        while (await ask(session, four[0], "money", max_tokens=3))[0] == 200:
+            pass
+
+    def in_ledger() -> Decimal:
+        lines = [line for replica in four for line in replica.lines() if line["route"] == "money"]
+        return sum((Decimal(line["cost_usd"]) for line in lines if line["status"] == 200), Decimal(0))
+
+    await wire.until(lambda: spent(server, "money") == in_ledger())
+    assert Decimal("0.55") < in_ledger() <= Decimal("0.6")
 
 
 async def test_one_at_a_time_is_never_refused(four):

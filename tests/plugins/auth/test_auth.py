@@ -11,7 +11,7 @@ from proxy import logs, testing
 from proxy.registry import faults_of
 from tests import wire
 
-from .house import KEY, SHOWS, bearer, code, entry, house, jwks, jwt_settings, token
+from .house import KEY, SHOWS, bearer, code, digest, entry, house, jwks, jwt_settings, token
 
 PATHS = [
     "/v1/chat/completions",
@@ -148,3 +148,35 @@ async def test_keys_and_tokens_are_never_tried_as_each_other(tmp_path):
     async with house(keys=[entry(like_a_token, "b")]) as (weir, _):
         assert await code(weir, bearer(like_a_token)) == (200, None)
         assert await code(weir, bearer(good)) == (401, "invalid_api_key")
+
+
+UPLOAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\nContent-Length: 9000000\r\n"
+)
+
+
+def by_model(upstream: testing.Upstream, default: str = "{}") -> str:
+    """A Weir whose routes depend on what the body says."""
+    return f"""
+server: {{listen: "127.0.0.1:0", admin: "127.0.0.1:0"}}
+upstreams: {{up: {{base_url: "{upstream.url}/v1"}}}}
+plugins: [{{auth: {{keys: [{{name: team, sha256: "{digest(KEY)}", models: [m]}}]}}}}]
+routes:
+  - {{name: mine, match: {{model: m}}, targets: [up]}}
+  - {{name: default, targets: [up], plugins: {{auth: {default}}}}}
+"""
+
+
+async def test_the_body_of_who_is_not_known_is_not_waited_for():
+    async with testing.upstream(testing.chat("hi")) as upstream, testing.configured(by_model(upstream)) as weir:
+        async with wire.connected(weir.url) as stranger:
+            await stranger.send(UPLOAD, b"\r\n{")
+            assert (await stranger.head()).status == 401
+        assert await code(weir, bearer(KEY)) == (200, None)
+        assert await code(weir, bearer(KEY), {"model": "other", "pad": "x" * 500_000}) == (403, "model_not_allowed")
+
+
+async def test_where_a_route_lets_everybody_in_the_body_tells_which_it_is():
+    async with testing.upstream(testing.chat("hi")) as upstream, testing.configured(by_model(upstream, "off")) as weir:
+        assert await code(weir, {}, {"model": "other", "pad": "x" * 500_000}) == (200, None)
+        assert await code(weir, {}, {"model": "m", "pad": "x" * 500_000}) == (401, "invalid_api_key")

@@ -145,7 +145,7 @@ async def test_the_first_ones_leaving_harms_nobody(seen, reset):
         if seen > 1:
             await (await first.start("POST")).until(EVENTS[seen - 2])
         first.leave(reset=reset)
-        await wire.until(lambda: home.weir._server.left)
+        await wire.until(lambda: home.weir.server.left)
         gate.open_all()
         assert await body(other) == (WHOLE, True)
         await wire.until(lambda: not home.weir.in_flight)
