@@ -62,14 +62,13 @@ class Dashboard:
     rows: dict[str, tuple[int, list[Panel]]]
 
 
-def percentiles(metric: str, labels: str, by: str = "") -> dict[str, str]:
-    """p50, p95 and p99 of a histogram; by a label only the p95, or the graph could not be read."""
-    which = {f"{{{{{by}}}}}": 0.95} if by else {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-    grouped = f"{by}, le" if by else "le"
-    return {
-        legend: f"histogram_quantile({share}, sum by ({grouped}) (rate({metric}_bucket{{{labels}}}[RATE])))"
-        for legend, share in which.items()
-    }
+def percentile(share: float, metric: str, labels: str, by: str = "") -> str:
+    groups = f"{by}, le" if by else "le"
+    return f"histogram_quantile({share}, sum by ({groups}) (rate({metric}_bucket{{{labels}}}[RATE])))"
+
+
+def percentiles(metric: str, labels: str) -> dict[str, str]:
+    return {f"p{round(share * 100)}": percentile(share, metric, labels) for share in (0.5, 0.95, 0.99)}
 
 
 def share(metric: str, labels: str, which: str, by: str) -> str:
@@ -111,13 +110,13 @@ OVERVIEW = Dashboard(
                     "First token, p95",
                     "From an attempt's start to the first content.",
                     "s",
-                    percentiles(FIRST_TOKEN, "MODEL")["p95"],
+                    percentile(0.95, FIRST_TOKEN, "MODEL"),
                 ),
                 stat(
                     "Weir adds, p99",
                     "The part of a request's time that was Weir's, not the upstream's.",
                     "s",
-                    percentiles("weir_overhead_seconds", "ROUTE")["p99"],
+                    percentile(0.99, "weir_overhead_seconds", "ROUTE"),
                     {0: "green", 0.05: "orange", 0.25: "red"},
                 ),
                 stat(
@@ -450,6 +449,31 @@ UPSTREAMS = Dashboard(
                 ),
             ],
         ),
+        "Waiting for room": (
+            7,
+            [
+                Panel(
+                    "In the queue",
+                    "Requests that wait until their route's upstreams have room.",
+                    "short",
+                    {"{{route}}": "sum by (route) (weir_queue_waiting{ALL})"},
+                    stacked=True,
+                ),
+                Panel(
+                    "How long they wait, p95",
+                    "Of those that had to, served or not.",
+                    "s",
+                    {"{{route}}": percentile(0.95, "weir_queue_wait_seconds", "ALL", by="route")},
+                ),
+                Panel(
+                    "Without a turn",
+                    "The queue was full, or the wait too long.",
+                    "reqps",
+                    {"{{route}} · {{reason}}": "sum by (route, reason) (rate(weir_queue_refused_total{ALL}[RATE]))"},
+                    stacked=True,
+                ),
+            ],
+        ),
         "How fast": (
             9,
             [
@@ -457,19 +481,13 @@ UPSTREAMS = Dashboard(
                     "Time to the first token, p95, by target",
                     "A target is an upstream with a model.",
                     "s",
-                    {
-                        "{{upstream}} · {{model}}": "histogram_quantile(0.95, sum by (upstream, model, le) "
-                        f"(rate({FIRST_TOKEN}_bucket{{TARGET}}[RATE])))"
-                    },
+                    {"{{upstream}} · {{model}}": percentile(0.95, FIRST_TOKEN, "TARGET", by="upstream, model")},
                 ),
                 Panel(
                     "Time per output token, p95, by target",
                     "From the first token to the last, per token after the first.",
                     "s",
-                    {
-                        "{{upstream}} · {{model}}": "histogram_quantile(0.95, sum by (upstream, model, le) "
-                        f"(rate({PER_TOKEN}_bucket{{TARGET}}[RATE])))"
-                    },
+                    {"{{upstream}} · {{model}}": percentile(0.95, PER_TOKEN, "TARGET", by="upstream, model")},
                 ),
                 Panel(
                     "Time to the first token",
