@@ -48,10 +48,13 @@ is licence Apache-2.0 "$(field 'index .OCIv1.Config.Labels "org.opencontainers.i
 CONTAINER=$(buildah from --pull-never "$IMAGE")
 ROOT=$(buildah mount "$CONTAINER")
 LOG=$CACHE/weir.log
+CONFIG=$CACHE/config # as kubelet lays a ConfigMap: config.yaml -> ..data/config.yaml, ..data -> a folder that is swapped
+rm -rf "$CONFIG" && mkdir -p "$CONFIG/..1" && ln -s ..1 "$CONFIG/..data" && ln -s ..data/config.yaml "$CONFIG/config.yaml"
+sed 's#prices: prices.yaml#prices: /etc/weir/prices.yaml#' config/config.yaml >"$CONFIG/..1/config.yaml"
 in_a_pod() { # read-only, as uid 10001, without any capability, with nothing of this machine but its network
-  exec bwrap --ro-bind "$ROOT" / --tmpfs /tmp --proc /proc --dev /dev --unshare-user --unshare-pid --unshare-ipc --uid 10001 \
+  exec bwrap --ro-bind "$ROOT" / --tmpfs /mnt --ro-bind "$CONFIG" /mnt/config --tmpfs /tmp --proc /proc --dev /dev --unshare-user --unshare-pid --unshare-ipc --uid 10001 \
     --gid 10001 --cap-drop ALL --die-with-parent --clearenv --setenv PATH /opt/weir/bin:/usr/local/bin:/usr/bin:/bin \
-    --setenv WEIR_CONFIG /etc/weir/config.yaml --setenv WEIR_LISTEN 127.0.0.1:18080 --setenv WEIR_ADMIN :9090 "$@"
+    --setenv WEIR_CONFIG /mnt/config/config.yaml --setenv WEIR_LISTEN 127.0.0.1:18080 --setenv WEIR_ADMIN :9090 "$@"
 }
 (in_a_pod weir serve) >"$LOG" 2>&1 &
 WEIR=$!
@@ -66,6 +69,10 @@ PY
 answer=$(curl -sf http://127.0.0.1:18080/v1/chat/completions -H 'content-type: application/json' \
   -d '{"model": "demo", "messages": [{"role": "user", "content": "hi"}]}')
 case $answer in *'"chat.completion"'*) says "it answers";; *) says "it answers: $answer"; exit 1;; esac
+mkdir "$CONFIG/..2" && sed 's/name: default/name: renamed/' "$CONFIG/..1/config.yaml" >"$CONFIG/..2/config.yaml"
+ln -s ..2 "$CONFIG/..new" && mv -T "$CONFIG/..new" "$CONFIG/..data" && rm -r "$CONFIG/..1"
+for _ in $(seq 50); do curl -sf http://127.0.0.1:9090/state | grep -q renamed && break; sleep 0.1; done
+is "routes after the ConfigMap has changed" renamed "$(curl -sf http://127.0.0.1:9090/state | grep -o renamed | head -n 1)"
 inner=$(pgrep -P "$(pgrep -P "$WEIR" | head -n 1)" | head -n 1)
 is "effective capabilities" 0000000000000000 "$(awk '/CapEff/ {print $2}' "/proc/$inner/status")"
 is "memory at rest below 64 MiB" yes "$(awk '/VmRSS/ {print ($2 < 65536 ? "yes" : $2 " kB")}' "/proc/$inner/status")"
