@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
 
 HELM = DEPLOY / "helm"
 NEWEST = "1.37.0"
+PAGE = """\
+# Weir's chart
+
+Weir as a sidecar in the pods of other charts, or as a gateway of its own. [docs/kubernetes.md](../../../docs/kubernetes.md) shows both,
+[../example](../example) a chart that takes it in, [../rendered](../rendered) what comes of it.
+
+<!-- Made of values.yaml by `python -m tests.deploy.rendered --write`. -->
+
+| value | default | |
+|---|---|---|
+"""
 RULE = """\
 # Made of ../../prometheus by `python -m tests.deploy.rendered --write`.
 apiVersion: monitoring.coreos.com/v1
@@ -46,7 +58,28 @@ def prometheus_rule() -> str:
     return RULE + "".join(f"  {line}\n" if line else "\n" for line in groups.splitlines())
 
 
+def chart_page() -> str:
+    """The chart's README, with the values as values.yaml describes them."""
+    text = re.sub(
+        r"^config: \|\n(?: .*\n)+", "config: |\n", (HELM / "weir" / "values.yaml").read_text(), flags=re.MULTILINE
+    )
+    rows, group, said = [], "", []
+    for line in text.splitlines():
+        key, _, value = line.strip().partition(":")
+        if line.lstrip().startswith("# "):
+            said.append(line.strip().removeprefix("# ").removeprefix("-- "))
+        elif line and not value:
+            group = f"{key}."
+        elif line:
+            name = f"{group}{key}" if line.startswith(" ") else key
+            shown = "see values.yaml" if key == "config" else f"`{value.strip()}`"
+            rows.append(f"| `{name}` | {shown} | {' '.join(said)} |".replace("||", "|"))
+        said = said if line.lstrip().startswith("# ") else []
+    return PAGE + "\n".join(rows) + "\n"
+
+
 MADE: dict[str, Callable[[], str]] = {
+    "helm/weir/README.md": chart_page,
     "kubernetes/monitoring/prometheusrule.yaml": prometheus_rule,
     "kubernetes/rendered/example.yaml": lambda: kustomized("kubernetes/example"),
     "helm/rendered/sidecar.yaml": lambda: template("weir", *values("sidecar")),

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.deploy import traffic
-from tests.deploy.tools import DEPLOY, ROOT, tool
+from tests.deploy.tools import DEPLOY, ROOT, run, tool
 from tests.integration.weir import free_ports
 
 PENDING = {
@@ -169,4 +169,6 @@ async def test_every_panel_has_data_once_there_is_traffic(tmp_path, redis):
         with prometheus(tmp_path, weir.admin_url) as url:
             async with aiohttp.ClientSession(url) as session:
                 waiting = await still_empty(session, waiting)
+        page = weir.metrics.page().decode()
     assert waiting == {}
+    assert run("promtool", "check", "metrics", input=page) == ""  # names, units and help as Prometheus wants them

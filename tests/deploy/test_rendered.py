@@ -11,11 +11,12 @@ VERSIONS = ("1.29", "1.33", NEWEST.removesuffix(".0"))
 
 @pytest.mark.parametrize("name", MADE)
 def test_it_is_what_it_is_made_of(name):
-    made = documents(MADE[name]())
-    assert made == documents(CHECKED_IN[name]), "run `python -m tests.deploy.rendered --write`"
+    made, checked_in = MADE[name](), CHECKED_IN[name]
+    is_same = made == checked_in if name.endswith(".md") else documents(made) == documents(checked_in)
+    assert is_same, "run `python -m tests.deploy.rendered --write`"
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", [name for name in MADE if name.endswith(".yaml")])
 def test_it_is_yaml_in_which_everything_has_a_kind_and_a_name(name):
     assert all(document["kind"] and document["metadata"]["name"] for document in documents(CHECKED_IN[name]))
 
