@@ -9,7 +9,7 @@ TOOLS := $(VENV)/.tools
 LOCK = PATH="$(abspath $(TOOLS))/bin:$$PATH" UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet \
 	--universal --python-version 3.11 --generate-hashes --upgrade
 
-.PHONY: run demo test test-clients check format bench lock deploy-check image-check clean
+.PHONY: run demo test test-clients check format bench bench-pii lock deploy-check image-check clean
 
 run: $(READY)            ## start the proxy with config/config.yaml on :8080
 	$(BIN)/weir serve
@@ -20,7 +20,7 @@ demo: $(READY)           ## a demo upstream, the proxy, a few live calls
 test: $(READY) $(REDIS)  ## the test-suite, with a real redis-server
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
 
-test-clients: $(READY)   ## LangChain, Node and the openai package's own test-suite through Weir (installs them)
+test-clients: $(READY)   ## other ecosystems' clients and real servers through Weir (installs them)
 	$(BIN)/python -m pytest -m heavy tests/integration --timeout 1800 $(ARGS)
 
 check: $(READY)          ## format, lint, types, and the config that ships
@@ -35,6 +35,9 @@ format: $(READY)
 
 bench: $(READY)          ## Weir beside nginx, in one run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-pii: $(READY)      ## how well pii finds, and its cost, beside presidio-analyzer (installs it; ARGS=--no-presidio)
+	$(BIN)/python -m tests.bench.pii $(ARGS)
 
 lock:                    ## renew the hashes of everything that the image installs
 	deploy/tools.sh $(TOOLS)

@@ -315,7 +315,12 @@ def _detail(value: dict[str, Any], name: str) -> Any:
         (value or name) if "error" in (name, value.get("object"), value.get("type")) else None,
         'finish_reason "error"' if any(choice.get("finish_reason") == "error" for choice in choices) else None,
     )
-    return next(filter(None, places), None)
+    return next(filter(_says_something, places), None)
+
+
+def _says_something(error: Any) -> bool:
+    """Not an error's form with nothing in it, which jobs of OpenAI's have as long as all is well."""
+    return any(value is not None for value in error.values()) if isinstance(error, dict) else bool(error)
 
 
 def _inner_error(part: Any) -> Any:

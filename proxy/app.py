@@ -6,28 +6,32 @@ import asyncio
 import contextlib
 import logging
 import sys
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from proxy import admin
+from proxy import admin, desk
 from proxy.generation import TASK_SECONDS, Generation
 from proxy.lines import Lines
 from proxy.metrics import Metrics
 from proxy.plan import Plan, targets_of
 from proxy.reload import Reloads, Report
 from proxy.services import Services
+from proxy.store.divided import Divided
 from proxy.store.memory import Memory
 from proxy.weir import Weir
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    import pathlib
+    import socket
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
 
     from proxy.config import Address
-    from proxy.server import Server
 
-__all__ = ["Plan", "Weir", "running", "targets_of"]
+__all__ = ["Plan", "Post", "Weir", "running", "targets_of", "url_of", "working"]
 
 log = logging.getLogger("weir")
 
@@ -39,24 +43,54 @@ CLOSE_SECONDS = 0.1
 @contextlib.asynccontextmanager
 async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir]:
     """Everything started, in order; stopped in reverse. `stdout` gets the access lines."""
-    stdout = stdout or Lines(sys.stdout.buffer)
     metrics = Metrics()
     services = Services(metrics.registry, stdout=stdout)
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
-        stack.callback(services.close)
-        have_store = await _stores(plan.config.redis, services, stack)
-        await have_store(plan)
-        weir = Weir(await _first(plan, services, metrics), services, metrics, have_store)
-        stack.push_async_callback(weir.end)
-        lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
-        stack.callback(lag.cancel)
+        weir = await _started(plan, services, metrics, stack)
         weir.admin_url = await _serve_admin(weir, plan.config.server.admin, stack)
-        weir.url = await _serve(weir.server, plan.config.server.listen, stack)
+        weir.url = await _serve(weir, plan.config.server.listen, stack)
         for warning in plan.warnings():
             log.warning(warning)
         _follow(weir, services, stack)
         yield weir
+
+
+@dataclass(frozen=True)
+class Post:
+    """A worker's place among others: the sockets that it accepts from, and its inner door."""
+
+    workers: int
+    sockets: Sequence[socket.socket]
+    door: pathlib.Path
+
+
+@contextlib.asynccontextmanager
+async def working(plan: Plan, post: Post) -> AsyncIterator[Weir]:
+    """As `running`, as one of several workers; another process has the admin port, and says when to reload."""
+    metrics = Metrics()
+    store = Divided(time.monotonic, post.workers)
+    stdout = Lines(sys.stdout.buffer, shares=True)
+    services = Services(metrics.registry, stdout=stdout, store=store, share=post.workers)
+    async with contextlib.AsyncExitStack() as stack:
+        weir = await _started(plan, services, metrics, stack)
+        runner = await _runner(desk.inside(weir), stack)
+        await web.UnixSite(runner, str(post.door)).start()
+        for sock in post.sockets:
+            await _accept(weir, {"sock": sock}, stack)
+        yield weir
+
+
+async def _started(plan: Plan, services: Services, metrics: Metrics, stack: AsyncExitStack) -> Weir:
+    """All but the doors."""
+    stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
+    stack.callback(services.close)
+    have_store = await _stores(plan.config.redis, services, stack)
+    await have_store(plan)
+    weir = Weir(await _first(plan, services, metrics), services, metrics, have_store)
+    stack.push_async_callback(weir.end)
+    lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
+    stack.callback(lag.cancel)
+    return weir
 
 
 async def _first(plan: Plan, services: Services, metrics: Metrics) -> Generation:
@@ -97,27 +131,38 @@ async def _share(url: str, services: Services, stack: AsyncExitStack) -> None:
     from proxy.store.shared import Shared  # noqa: PLC0415 - what only a shared store needs
     from proxy.store.url import parse  # noqa: PLC0415
 
-    answers = services.gauge("weir_store_up", "whether the shared store answers")
+    answers = services.gauge("weir_store_up", "whether the shared store answers", how="min")
     store = Shared(parse(url), Memory(services.clock), services.tasks, answers)
     await stack.enter_async_context(store.running())
     services.store = store
 
 
-async def _serve(server: Server, address: Address, stack: AsyncExitStack) -> str:
-    listening = await asyncio.get_running_loop().create_server(server, address.host, address.port, backlog=BACKLOG)
-    stack.push_async_callback(server.shutdown, CLOSE_SECONDS)
+async def _serve(weir: Weir, address: Address, stack: AsyncExitStack) -> str:
+    where = {"host": address.host, "port": address.port, "backlog": BACKLOG}
+    listening = await _accept(weir, where, stack)
+    return url_of(address.host, listening.sockets[0].getsockname()[1])
+
+
+async def _accept(weir: Weir, where: dict[str, Any], stack: AsyncExitStack) -> asyncio.Server:
+    listening = await asyncio.get_running_loop().create_server(weir.server, **where)
+    stack.push_async_callback(weir.server.shutdown, CLOSE_SECONDS)
     stack.callback(listening.close)
-    return _url(address.host, listening.sockets[0].getsockname()[1])
+    weir.doors.append(listening)
+    return listening
 
 
 async def _serve_admin(weir: Weir, address: Address, stack: AsyncExitStack) -> str:
-    application = admin.application(weir.metrics, weir.readiness, weir.state, weir.begin_drain)
+    runner = await _runner(admin.application(desk.Desk(weir)), stack)
+    await web.TCPSite(runner, address.host, address.port).start()
+    return url_of(address.host, runner.addresses[0][1])
+
+
+async def _runner(application: web.Application, stack: AsyncExitStack) -> web.AppRunner:
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, address.host, address.port).start()
-    return _url(address.host, runner.addresses[0][1])
+    return runner
 
 
-def _url(host: str, port: int) -> str:
+def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host or '127.0.0.1'}:{port}"

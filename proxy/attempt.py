@@ -130,5 +130,11 @@ class Attempt:
         self._fields = [(key, value if key.lower() == name else old) for key, old in self.fields()]
         self._headers = None
 
+    def set_field(self, name: bytes, value: bytes) -> None:
+        """The only field of that (lower-case) name from now on; the header stays bytes."""
+        self._fields = [field for field in self.fields() if field[0].lower() != name]
+        self._fields.append((name, value))
+        self._headers = None
+
     def fields(self) -> Fields:
         return self._fields if self._headers is None else encode(self._headers)

@@ -241,7 +241,10 @@ class Attempts:
 
     async def _looked_at(self, way: _Way, attempt: Attempt, hold: Hold, response: Response) -> Response | None:
         """The answer once it is known whether it serves, or None where it has not in time."""
-        fault = await looked_at(response, attempt, hold, expects_terminal=way.exchange.request.generates)
+        request = way.exchange.request
+        fault = await looked_at(
+            response, attempt, hold, expects_terminal=request.generates, only_reads=request.only_reads
+        )
         if fault is None or (fault.kind is Kind.SLOW and not _gives_way(way.exchange, attempt, hold)):
             return response
         attempt.fault = fault

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import pathlib
-import resource
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 import uvloop
 
-from proxy import app, config, keys, ledger, logs, registry
+from proxy import app, config, explain, keys, ledger, logs, process, registry, workers
 from proxy.source import ConfigError
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("weir")
 
-GC_ALLOCATIONS = 20_000
-DESCRIPTORS = 8192
 DEFAULT_CONFIG = "config/config.yaml"
 SHIPPED_CONFIG = pathlib.Path(__file__).parent / "shipped" / "config.yaml"
 """The same, with its prices, as the wheel brings it along for those who have no checkout."""
@@ -63,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check)
 
+    explain.add_command(commands)
+
     demo = commands.add_parser("demo", help="see it work: a demo upstream, the proxy, and a few live calls")
     demo.set_defaults(run=_demo)
 
@@ -85,8 +83,10 @@ def _found_config() -> str:
 def _serve(options: argparse.Namespace) -> int:
     logs.configure()
     plan = app.Plan(*config.load(pathlib.Path(options.config)))
-    _make_room_for_sockets()
     try:
+        if plan.config.server.workers > 1:
+            return workers.serve(plan)
+        process.make_room_for_sockets()
         uvloop.run(_run(plan))
     except OSError as error:
         print(f"weir: cannot listen: {error.strerror or error}", file=sys.stderr)
@@ -103,7 +103,7 @@ async def _run(plan: app.Plan) -> None:
         if weir.reloads is not None:
             loop.add_signal_handler(signal.SIGHUP, weir.reloads.ask)
         log.info("listening", extra={"url": weir.url, "admin": weir.admin_url, "config": str(plan.source.file)})
-        _calm_collector()
+        process.calm_collector()
         await stop.wait()
         log.info("draining", extra={"in_flight": weir.in_flight})
         await weir.drain(weir.plan.config.server.drain_timeout)
@@ -141,28 +141,6 @@ def _plugins(_: argparse.Namespace) -> int:
 def _schema(_: argparse.Namespace) -> int:
     print(orjson.dumps(config.Config.model_json_schema(), option=orjson.OPT_INDENT_2).decode())
     return 0
-
-
-def _calm_collector() -> None:
-    """What a start leaves lives as long as the process; what exchanges leave, reference counts free."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
-
-
-def _make_room_for_sockets() -> None:
-    """A stream needs two sockets: take as many descriptors as the system lets us, and the kernel's table for them now.
-
-    Growing that table makes a process with threads wait for an RCU grace period: 5 to 15 ms at 256, 512, 1024 sockets.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < DESCRIPTORS:
-        log.warning("few open files are allowed", extra={"allowed": soft})
-    highest = min(soft, DESCRIPTORS) - 1
-    os.close(os.dup2(sys.stderr.fileno(), highest))
 
 
 if __name__ == "__main__":

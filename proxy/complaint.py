@@ -130,7 +130,12 @@ _STATUSES = {
     529: Kind.OVERLOADED,
 }
 
-_TGI = (("Model is overloaded", 429), ("Request failed during generation", 424), ("Incomplete generation", 500))
+_TGI = (
+    ("Model is overloaded", 429),
+    ("Request failed during generation", 424),
+    ("Incomplete generation", 500),
+    ("Stream event serialization error", 500),
+)
 """Its code within a 200 is 422 whatever it says; these are the statuses that it sends where it can."""
 
 _LIMIT = re.compile(r"(?i)rate.?limit|too many requests")
@@ -160,5 +165,6 @@ _TEXTS = (
         ),
         Kind.QUOTA,
     ),
+    (re.compile(r"\A(?:Server is pinned to '|/[\w/]{1,40}: Invalid model name passed in )"), Kind.UNSUPPORTED),
     (re.compile(r"(?i)\A(?:API key not valid|(?:invalid|incorrect) api key)"), Kind.REFUSED),
 )

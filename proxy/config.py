@@ -55,16 +55,10 @@ __all__ = [
 ]
 
 
-def _one(workers: int) -> int:
-    if workers != 1:
-        raise fault("{value} workers are more than this version runs", "leave it at 1 and run more replicas")
-    return workers
-
-
 class Server(Part):
     listen: Address = written("127.0.0.1:8080", "where the app's requests arrive")
     admin: Address = written("127.0.0.1:9090", "livez, readyz, metrics, state and drain")
-    workers: Annotated[int, AfterValidator(_one)] = Field(default=1, description="processes; this version runs 1")
+    workers: int = Field(default=1, ge=1, le=64, description="processes that serve, each on a core of its own")
     max_request_bytes: Size = written("64MiB", "a longer request body is refused with 413")
     drain_timeout: Duration = written("300s", "how long requests in flight may take to end after SIGTERM")
 

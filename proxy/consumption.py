@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from proxy.request import Request
 
 CHARACTERS_PER_TOKEN = 4
-ESTIMABLE = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
+ESTIMABLE = frozenset({"chat", "completions", "responses", "messages", "generate", "embeddings"})
 """Endpoints whose tokens can be estimated."""
 
 PAID = ESTIMABLE | {"audio", "images", "realtime"}
@@ -33,8 +33,8 @@ MOST_CHOICES = 128
 
 _LONGEST = frozenset({"max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens"})
 _CHOICES = frozenset({"n", "best_of"})
-_PROMPTS = ("messages", "prompt", "input", "inputs", "instructions", "tools")
-_NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file"})
+_PROMPTS = ("messages", "system", "prompt", "input", "inputs", "instances", "instructions", "tools")
+_NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file", "source"})
 _NONE = Usage()
 _CUT = frozenset({Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED})
 
@@ -116,14 +116,22 @@ def _found(exchange: Exchange) -> Consumed:
     wasted = () if len(exchange.attempts) == 1 else _wasted(exchange, attempt)
     if request.method != "POST" and request.endpoint != "realtime":  # GET of a response tells its usage again
         return Consumed(_NONE, is_estimated=False, did_work=False, wasted=wasted)
-    has_served = attempt.status < 400 and attempt.error is None
+    has_refused = exchange.told is not None and not exchange.delivered_tokens  # within a 200, before any token
+    has_served = attempt.status < 400 and attempt.error is None and not has_refused
     reported, is_cut = exchange.usage, exchange.outcome in _CUT
     if reported is None:
         return Consumed(*_estimated(exchange, has_served=has_served, is_cut=is_cut), has_served, wasted)
+    completed = _completed(exchange, reported, is_cut=is_cut)
+    return Consumed(completed, is_estimated=completed is not reported, did_work=True, wasted=wasted)
+
+
+def _completed(exchange: Exchange, reported: Usage, *, is_cut: bool) -> Usage:
+    """With an estimate of what a report leaves out: what came after it, and the prompt in TGI's native streams."""
     if is_cut and reported.output_tokens < exchange.delivered_tokens:  # at least what was delivered
         reported = reported._replace(output_tokens=exchange.delivered_tokens)
-        return Consumed(reported, is_estimated=True, did_work=True, wasted=wasted)
-    return Consumed(reported, is_estimated=False, did_work=True, wasted=wasted)
+    if not reported.input_tokens and reported.output_tokens and exchange.request.endpoint == "generate":
+        reported = reported._replace(input_tokens=prompt_tokens(exchange.request))
+    return reported
 
 
 def _estimated(exchange: Exchange, *, has_served: bool, is_cut: bool) -> tuple[Usage, bool]:

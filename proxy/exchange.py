@@ -64,6 +64,8 @@ class Saved:
 PRINCIPAL: Key[Principal] = Key("principal")
 SAVED: Key[Saved] = Key("saved")
 """Set by who answers in an upstream's place: the ledger says what that has saved."""
+REDACTED: Key[object] = Key("redacted text")
+"""Given by who takes personal data out of requests: those behind it never see any. Nothing is kept under it."""
 EARLY: Key[Heartbeat] = Key("early")
 """Set in `on_request`: the answer is a stream, and begins with this heartbeat where the upstream takes longer."""
 

@@ -39,7 +39,7 @@ OWN = b"x-weir-"
 _LINE_BREAK = re.compile(rb"[\r\n\0]")
 _NAMES = 2048  # verdicts kept at hand: apps send the same few names
 
-_REQUEST_DROP = HOP_BY_HOP | {"host"}
+_REQUEST_DROP = HOP_BY_HOP | {"host", "x-weir-prompt-version"}
 _RESPONSE_DROP = frozenset(name.encode() for name in HOP_BY_HOP)
 _RESPONSE_DROP_REPLACED = _RESPONSE_DROP | {b"set-cookie", b"set-cookie2"}
 

@@ -79,7 +79,8 @@ class JsonRelay(TapRelay):
 
 def read(exchange: Exchange, response: Response, body: bytes) -> None:
     """Leave on the exchange what an upstream's whole JSON body says."""
-    if response.status == 200 and len(body) <= MAX_ERROR_BYTES and b'"error"' in body:
+    tells = response.status == 200 and not exchange.request.only_reads
+    if tells and len(body) <= MAX_ERROR_BYTES and b'"error"' in body:
         exchange.told = error_in_body(body)
     if exchange.chain.reads_usage and exchange.usage is None:
         exchange.read_later(functools.partial(_note_usage, exchange, response, body))
@@ -93,7 +94,7 @@ def _note_usage(exchange: Exchange, response: Response, body: bytes) -> None:
         value = orjson.loads(body)
     except ValueError:
         return
-    exchange.usage = usage_from_body(value) or _usage_from_header(response)
+    exchange.usage = _counted(usage_from_body(value), _usage_from_header(response))
     model = value.get("model") if isinstance(value, dict) else None
     exchange.model = model if isinstance(model, str) else None
 
@@ -114,6 +115,13 @@ def _said(body: bytes) -> tuple[Usage, str] | None:
         return None if usage is None else (usage, model[1].decode())
     except ValueError:
         return None
+
+
+def _counted(told: Usage | None, in_header: Usage | None) -> Usage | None:
+    """TGI's native answers tell their prompt's length only where its tokens were asked for; the header always does."""
+    if told is None or in_header is None:
+        return told or in_header
+    return told if told.input_tokens else told._replace(input_tokens=in_header.input_tokens)
 
 
 def _usage_from_header(response: Response) -> Usage | None:

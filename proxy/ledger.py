@@ -36,7 +36,8 @@ DIGITS = 100
 QUIET_SECONDS, TOLD_EVERY, LOOK_EVERY = 2.0, 0.5, 20_000
 """Progress: not in the first seconds, then twice a second; the clock is looked at after so many lines."""
 
-_MARK, _GZIP = b'"ledger"', b"\x1f\x8b"
+_GZIP = b"\x1f\x8b"
+_MARKS = {"ledger": b'"ledger"', "feedback": b'"feedback"'}
 _WHERE_THEY_COME_FROM = "the metering plugin writes them, where its `ledger` says: to a file, or to standard output"
 
 
@@ -120,7 +121,7 @@ class Reading:
         try:
             with _opened(file) as stream:
                 for number, line in enumerate(_lines(stream), 1):
-                    if _MARK in line and not self._take(line):
+                    if any(mark in line for mark in _MARKS.values()) and not self._take(line):
                         self._note_broken(f"{file}:{number}: a line of a ledger that cannot be read; it is not summed")
                     self._progress.step(len(line))
         except (EOFError, zlib.error):
@@ -132,7 +133,7 @@ class Reading:
         """Whether it could be read."""
         try:
             entry = orjson.loads(line[line.find(b"{") :])
-            if entry["log"] == "ledger":
+            if entry["log"] in _MARKS:
                 self._sum(entry)
         except (KeyError, AttributeError, TypeError, ValueError, ArithmeticError):
             return False
@@ -155,7 +156,7 @@ class Reading:
         """Raises Unreadable where there is nothing to show, or nothing that was asked for."""
         if not self._found:
             raise Unreadable(f"no line of a ledger in {', '.join(files)}; {_WHERE_THEY_COME_FROM}")
-        if not self.sums.total.requests:
+        if not self.sums.total.requests and not self.sums.total.feedbacks:
             raise Unreadable(f"no line is of these days; the ledger goes from {self._first} to {self._last}")
         for name in self.sums.unknown_labels():
             fix = nearest(name, (*FIELDS, *TIMES), "columns beside labels")

@@ -10,10 +10,11 @@ import asyncio
 import logging
 import os
 import pathlib
+from select import PIPE_BUF
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FLUSH_SECONDS = 0.1
 FLUSH_BYTES = 64 * 1024
@@ -23,8 +24,10 @@ log = logging.getLogger("weir.lines")
 
 
 class Lines:
-    def __init__(self, out: BinaryIO | pathlib.Path) -> None:
-        self._send: Callable[[bytes], int] = _Appender(out).send if isinstance(out, pathlib.Path) else _Writer(out).send
+    def __init__(self, out: BinaryIO | pathlib.Path, *, shares: bool = False) -> None:
+        """`shares`: others write to the same stream, and lines must not be torn; an appended file is shared anyway."""
+        writer = _Appender(out) if isinstance(out, pathlib.Path) else _Writer(out, PIPE_BUF if shares else MAX_WAITING)
+        self._send: Callable[[bytes], int] = writer.send
         self._name = str(out) if isinstance(out, pathlib.Path) else "standard output"
         self._waiting: list[bytes] = []
         self._size = 0
@@ -62,16 +65,30 @@ class Lines:
 class _Writer:
     """A stream does not say how much of a failed write it took: what it refuses is gone."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, most: int) -> None:
+        """`most`: bytes that a pipe takes at one stroke; a line that is longer may be torn."""
         self._out = out
+        self._most = most
 
     def send(self, data: bytes) -> int:
         try:
-            self._out.write(data)
-            self._out.flush()
+            for piece in _pieces(data, self._most):
+                self._out.write(piece)
+                self._out.flush()
         except (OSError, ValueError):
             log.warning("standard output cannot be written", exc_info=True)
         return len(data)
+
+
+def _pieces(data: bytes, most: int) -> Iterator[bytes]:
+    """Whole lines, as many as fit."""
+    begin = 0
+    while len(data) - begin > most:
+        end = data.rfind(b"\n", begin, begin + most) + 1 or data.find(b"\n", begin) + 1 or len(data)
+        yield data[begin:end]
+        begin = end
+    if begin < len(data):
+        yield data[begin:]
 
 
 class _Appender:

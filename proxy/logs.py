@@ -25,6 +25,12 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 
 
 class JsonLines(logging.Formatter):
+    """With what every line of this process says: of several workers, which one it is."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__()
+        self._facts = facts
+
     @override
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -32,6 +38,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._facts,
         }
         line.update((key, value) for key, value in vars(record).items() if key not in _PLAIN)
         if record.exc_info:
@@ -39,9 +46,9 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def configure(level: int = logging.INFO) -> None:
+def configure(level: int = logging.INFO, **facts: Any) -> None:
     stderr = logging.StreamHandler(sys.stderr)
-    stderr.setFormatter(JsonLines())
+    stderr.setFormatter(JsonLines(**facts))
     root = logging.getLogger()
     root.handlers[:] = [stderr]
     root.setLevel(level)
@@ -65,7 +72,7 @@ def _entry(exchange: Exchange) -> dict[str, Any]:
         "time": datetime.now(UTC),
         "id": exchange.id,
         "method": exchange.request.method,
-        "path": exchange.request.path[:SHOWN_PATH],
+        "path": exchange.request.shown_path[:SHOWN_PATH],
         "route": exchange.route or None,
         "upstream": None if (served_by := exchange.served_by) is None else served_by.target.upstream,
         "attempts": len(exchange.attempts),

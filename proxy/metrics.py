@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from typing_extensions import override
 
 from proxy.errors import Outcome
+from proxy.lag import LOOK_SECONDS, Lag
 from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
 from proxy.services import OTHER
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from proxy.upstream.openai import OpenAI
 
 NO_ROUTE = "none"
-LAG_SECONDS = 0.5
 
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
@@ -54,7 +54,8 @@ class Metrics:
             FIRST_TOKEN,
         )
         self._failures = Counter(registry, "weir_plugin_errors", "hooks and stages that raised", ("plugin",))
-        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", "how late the event loop was, lately", ())
+        late = "how late the event loop was, at worst, in the last 30 to 60 seconds"
+        self._lag = Gauge(registry, "weir_event_loop_lag_seconds", late, (), "max")
         self._models: AbstractSet[str] = frozenset()
         self.before_page: Callable[[], None] = lambda: None
 
@@ -90,13 +91,13 @@ class Metrics:
         return prometheus_client.generate_latest(self.registry)
 
     async def watch_lag(self) -> None:
-        """How late a timer fires: the worst of the last few seconds."""
-        loop = asyncio.get_running_loop()
-        worst = 0.0
+        """How late a timer fires, until cancelled."""
+        loop, lag = asyncio.get_running_loop(), Lag()
         while True:
-            due = loop.time() + LAG_SECONDS
-            await asyncio.sleep(LAG_SECONDS)
-            worst = self._lag.values[()] = max(worst * 0.8, loop.time() - due, 0.0)
+            due = loop.time() + LOOK_SECONDS
+            await asyncio.sleep(LOOK_SECONDS)
+            now = loop.time()
+            self._lag.values[()] = lag.noted(now, max(now - due, 0.0))
 
     def _model(self, exchange: Exchange, attempt: Attempt) -> str:
         """What was asked for, where the config names it, else what says that it answered, likewise."""

@@ -53,6 +53,11 @@ class Plan:
         ]
         if self.config.redis and not self.uses_store:
             found.append("redis is set, but no plugin of this config keeps anything in a store")
+        workers = self.config.server.workers
+        if workers > 1 and self.uses_store and not self.config.redis:
+            found.append(
+                f"limits are divided by the {workers} workers, each counts for itself; with redis they are exact"
+            )
         return found
 
     def files(self) -> list[pathlib.Path]:

@@ -43,8 +43,9 @@ from proxy.errors import (
     Unavailable,
     UpstreamFault,
 )
-from proxy.exchange import EARLY, PRINCIPAL, SAVED, Exchange, Key, Principal, Saved
+from proxy.exchange import EARLY, PRINCIPAL, REDACTED, SAVED, Exchange, Key, Principal, Saved
 from proxy.fault import Fault, Kind
+from proxy.feedback import Feedback
 from proxy.flight import Flight
 from proxy.prices import Price, PriceFile
 from proxy.request import Request
@@ -86,6 +87,7 @@ __all__ = [
     "OTHER",
     "PAID",
     "PRINCIPAL",
+    "REDACTED",
     "SAVED",
     "TARIFF",
     "Attempt",
@@ -105,6 +107,7 @@ __all__ = [
     "Expiry",
     "FailureMode",
     "Fault",
+    "Feedback",
     "FilePath",
     "Flight",
     "Grant",
@@ -198,6 +201,7 @@ C = TypeVar("C", bound=PluginConfig)
 class Plugin(Generic[C]):
     """One policy. `__init__` is pure; what needs a socket, a task or a file belongs into `lifespan`.
 
+    `needs` must be given before this plugin; what it `follows` must be, where the chain gives it at all.
     `__init__` may also set `needs` and `reads_usage`, where they depend on the settings.
 
     A hook that may return an Awaitable is an `async def` or, cheaper, a plain `def` that waits for nothing.
@@ -207,6 +211,7 @@ class Plugin(Generic[C]):
     Config: ClassVar[type[PluginConfig]] = PluginConfig
     needs: tuple[Key[Any], ...] = ()
     provides: ClassVar[tuple[Key[Any], ...]] = ()
+    follows: ClassVar[tuple[Key[Any], ...]] = ()
     reads_usage: bool = False
     sees_all: ClassVar[bool] = False
     uses_store: ClassVar[bool] = False
@@ -256,6 +261,14 @@ class Plugin(Generic[C]):
 
         With `sees_all`, also for those that ended before they met it: refused by a plugin before it, or at the edge.
         """
+
+    def explain(self, exchange: Exchange, services: Services) -> Awaitable[Sequence[str]] | Sequence[str]:  # noqa: ARG002
+        """For `weir explain`: what it would do with this request, in sentences. A ProxyError says that it refuses it.
+
+        Nothing runs: no `lifespan` was entered, and `services` has `upstreams`, `routes` and an empty store. The body
+        is at hand. Facts go onto the exchange as in `on_request`; where a plugin before refused, its own are missing.
+        """
+        return ()
 
     def state(self) -> Mapping[str, Any] | None:
         """What the admin's `/state` shows under the plugin's name, as JSON takes it: nothing secret.

@@ -35,7 +35,9 @@ def serves_at_once(response: Response) -> bool:
     return not is_packed and kind.startswith(b"application/json") and not speaks_of_error(body)
 
 
-async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool) -> Fault | None:
+async def looked_at(
+    response: Response, attempt: Attempt, hold: Hold, *, expects_terminal: bool, only_reads: bool = False
+) -> Fault | None:
     """Returns when it is clear whether the answer serves, and what is wrong if not; it can be attached then."""
     encoding = response.field(b"content-encoding")
     decoder = None if is_plain(encoding) else decoder_for(encoding)
@@ -46,14 +48,14 @@ async def looked_at(response: Response, attempt: Attempt, hold: Hold, *, expects
     if response.is_event_stream:
         answer = Answer(expected=expects_terminal)
         look = _Stream(answer, expects_data=expects_terminal, whole=hold.whole)
-        fault = await _Preview(incoming, look, hold.size, decoder).over(*_limit(attempt, hold))
+        fault = await Preview(incoming, look, hold.size, decoder).over(*_limit(attempt, hold))
         attempt.delivered_tokens = answer.delivered_tokens()
         return fault
     is_json = response.content_type.endswith((b"/json", b"+json"))
     if not (is_json or hold.whole):  # it may flow for as long as it likes, and nobody could tell what it says
         return None
-    body = _Body(expects_json=is_json and expects_terminal)
-    return await _Preview(incoming, body, hold.size, decoder).over(*_limit(attempt, hold))
+    body = _Body(expects_json=is_json and expects_terminal, only_reads=only_reads)
+    return await Preview(incoming, body, hold.size, decoder).over(*_limit(attempt, hold))
 
 
 def _limit(attempt: Attempt, hold: Hold) -> tuple[float, Kind]:
@@ -63,7 +65,7 @@ def _limit(attempt: Attempt, hold: Hold) -> tuple[float, Kind]:
     return attempt.started + hold.seconds, Kind.SLOW
 
 
-class _Look(Protocol):
+class Look(Protocol):
     """What is known of an answer so far: once it `is_clear`, `fault` says why it does not serve, or None: it does.
 
     `has_begun`: there is no limit of time any more. `end` is told what broke the answer off, if anything did.
@@ -125,10 +127,11 @@ class _Body:
 
     has_begun = True
 
-    def __init__(self, *, expects_json: bool) -> None:
+    def __init__(self, *, expects_json: bool, only_reads: bool) -> None:
         self.is_clear = False
         self.fault: Fault | None = None
         self._expects_json = expects_json
+        self._only_reads = only_reads
         self._chunks: list[bytes] = []
 
     def see(self, chunk: bytes) -> None:
@@ -137,17 +140,17 @@ class _Body:
     def end(self, broken: Fault | None) -> None:
         self.is_clear = True
         body = b"".join(self._chunks)
-        told = error_in_body(body)
+        told = None if self._only_reads else error_in_body(body)
         if told is not None:
             self.fault = fault_in_band(told)
         elif broken is not None or (self._expects_json and not body.rstrip().endswith((b"}", b"]"))):
             self.fault = broken or Fault(Kind.BROKEN)
 
 
-class _Preview:
+class Preview:
     """A receiver that keeps what it is given."""
 
-    def __init__(self, incoming: Incoming, look: _Look, size: int, decoder: Decoder | None) -> None:
+    def __init__(self, incoming: Incoming, look: Look, size: int, decoder: Decoder | None) -> None:
         """After `size` bytes, packed or not, nothing is held any longer, whatever they are."""
         self._incoming = incoming
         self._look = look

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GROUP = "weir.plugins"
 PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan", "state"})
-EITHER_HOOKS = frozenset({"on_head", "on_request", "on_attempt", "on_response", "on_complete"})
+EITHER_HOOKS = frozenset({"on_head", "on_request", "on_attempt", "on_response", "on_complete", "explain"})
 
 AnyPlugin = Plugin[Any]
 
@@ -64,6 +64,7 @@ class Registry:
         plugins = [plugin for plugin, _ in placed]
         for place, (plugin, at) in enumerate(placed):
             self._check_needs(plugin, plugins[:place], config, route, at)
+            self._check_followed(plugin, plugins[place + 1 :], route, at)
         return plugins
 
     def unrouted(self, config: Config) -> list[AnyPlugin]:
@@ -134,6 +135,13 @@ class Registry:
                 what = f"plugin '{plugin.name}' needs '{key.name}', which none before it gives on route '{route.name}'"
                 self._note(at, what, f"put {names} before it")
 
+    def _check_followed(self, plugin: AnyPlugin, behind: Sequence[AnyPlugin], route: Route, at: Path) -> None:
+        for key in plugin.follows:
+            for later in behind:
+                if key in later.provides:
+                    what = f"plugin '{plugin.name}' stands before '{later.name}', which gives '{key.name}'"
+                    self._note(at, f"{what}, on route '{route.name}'", f"put {later.name} before it")
+
     def _providers(self, config: Config, key: Any) -> list[str]:
         chain = {entry.name for entry in config.plugins}
         return [plugin.name for plugin in self.instances if key in plugin.provides and plugin.name in chain]
@@ -165,7 +173,7 @@ def faults_of(cls: type[AnyPlugin]) -> list[tuple[str, str]]:
 def _declaration_faults(cls: type[AnyPlugin]) -> Iterator[tuple[str, str]]:
     if not issubclass(cls.Config, PluginConfig):
         yield "its Config is not a PluginConfig", "write it as `class Config(PluginConfig)`"
-    for name in ("needs", "provides"):
+    for name in ("needs", "provides", "follows"):
         keys = getattr(cls, name)
         if not isinstance(keys, tuple) or not all(isinstance(key, Key) for key in keys):
             yield f"'{name}' is not a tuple of keys", f"write it as `{name} = (KEY,)`"

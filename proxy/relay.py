@@ -244,10 +244,10 @@ class StreamRelay(TapRelay):
         closing = b"\n\n" if tail else b""
         told = self._answer.error
         if told is None:
-            return closing + Event.of(error.body()).raw
+            return closing + error_event(self.exchange, error.body())
         if tail and tail[0].data is not None:
             return closing
-        return closing + Event.of(error_body(told.message, told.type or error.type, told.code)).raw
+        return closing + error_event(self.exchange, error_body(told.message, told.type or error.type, told.code))
 
     def _upstream(self) -> str:
         return f"upstream '{self.exchange.attempts[-1].target.upstream}'" if self.exchange.attempts else "the upstream"
@@ -370,10 +370,17 @@ class EventRelay(StreamRelay):
         self._is_broken = True
         self.outcome = Outcome.STREAM_INTERRUPTED
         self.exchange.error = error
-        self.downstream.write(Event.of(error.body()).raw)
+        self.downstream.write(error_event(self.exchange, error.body()))
         self.downstream.abort()
         if self.downstream.source is not None:
             self.downstream.source.finish()
+
+
+def error_event(exchange: Exchange, body: bytes) -> bytes:
+    """An error in OpenAI's shape as an event that the app's SDK heeds: Anthropic's knows events by their names only."""
+    if exchange.request.endpoint == "messages":
+        return Event.of(b'{"type":"error",' + body[1:], "error").raw
+    return Event.of(body).raw
 
 
 def _skipping(stages: Sequence[Placed]) -> Callable[[bytes], bool] | None:

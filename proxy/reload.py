@@ -29,6 +29,9 @@ STILL_SECONDS = 0.2
 MOST_LOOKS = 10
 """After which a file that never stands still is read as it is."""
 
+AGAIN_SECONDS = 5.0
+"""After which a reload is tried once more that failed by what passes."""
+
 OK, FAILED, UNCHANGED = "ok", "failed", "unchanged"
 
 log = logging.getLogger("weir.reload")
@@ -38,6 +41,7 @@ class Report(NamedTuple):
     """What became of a `prepare`: with `problems` nothing was built, without `changes` there was nothing to build.
 
     `hash` is the file's, `files` are those to look at from now on, `frozen` the keys that only a restart takes.
+    `passing`: the problems may have gone in a moment, whatever the files say.
     """
 
     hash: str
@@ -45,6 +49,7 @@ class Report(NamedTuple):
     problems: Sequence[str] = ()
     changes: Sequence[str] = ()
     frozen: Sequence[str] = ()
+    passing: bool = False
 
 
 class Reloadable(Protocol):
@@ -91,6 +96,8 @@ class Reloads:
         report = await self._house.prepare()
         self._marks = {**_marks(report.files), **{file: marks[file] for file in _paths(report.files) if file in marks}}
         result = await self._take(report)
+        if report.passing:
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self.ask)
         self._counted.add((result,))
         if result != FAILED:
             self._hash = report.hash

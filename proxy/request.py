@@ -21,6 +21,7 @@ _ENDPOINTS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/responses": "responses",
+    "/v1/messages": "messages",
     "/v1/embeddings": "embeddings",
     "/v1/models": "models",
     "/v1/moderations": "moderations",
@@ -28,8 +29,9 @@ _ENDPOINTS = {
     "/generate": "generate",
     "/generate_stream": "generate",
     "/invocations": "generate",
+    "/vertex": "generate",
 }
-_GENERATING = frozenset({"chat", "completions", "responses", "generate"})
+_GENERATING = frozenset({"chat", "completions", "responses", "messages", "generate"})
 _FAMILIES = frozenset(
     {"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning", "realtime"}
 )
@@ -64,6 +66,7 @@ class Request:
         "path",
         "prompt_tokens",
         "query",
+        "shown_path",
         "spelled",
         "target",
         "waited",
@@ -81,6 +84,7 @@ class Request:
         self.method = method
         self.target = target
         self.path, _, self.query = target.partition("?")
+        self.shown_path = self.path
         self.endpoint = endpoint_of(self.path)
         self.headers = headers
         self.spelled: Sequence[tuple[bytes, bytes]] = ()
@@ -103,6 +107,11 @@ class Request:
     def generates(self) -> bool:
         """Whether a stream that answers it ends with a terminal."""
         return self.endpoint in _GENERATING
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it asks for what was made before: a job that has failed tells of an error, and is an answer."""
+        return self.method == "GET"
 
     @property
     def is_buffered(self) -> bool:
@@ -145,6 +154,14 @@ class Request:
         self.is_replaced = True
         if model is not None:
             self.model, self.is_model_read = model, True
+
+    def replace_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """The header that goes up instead; `headers` stay those of the app."""
+        self.spelled = fields
+
+    def hide_path(self) -> None:
+        """Logs do not tell it."""
+        self.shown_path = "(hidden)"
 
     async def upload(self) -> AsyncIterator[bytes]:
         """The body as it comes in, once; raises TooLarge when it passes the limit."""

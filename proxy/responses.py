@@ -18,9 +18,8 @@ from proxy.fault import fault_in_band, outcome_of
 from proxy.json_relay import JsonRelay
 from proxy.plugin import FailureMode
 from proxy.pulse import Pulse
-from proxy.relay import EventRelay, Pipe, StreamRelay, TapRelay
+from proxy.relay import EventRelay, Pipe, StreamRelay, TapRelay, error_event
 from proxy.response import Response
-from proxy.sse import Event
 from proxy.stages import BodyFilter, EventFilter, Heartbeat
 from proxy.tunnel import Tunnel
 from proxy.upstream.incoming import Incoming
@@ -228,7 +227,8 @@ def _tell_late(exchange: Exchange, response: Response, downstream: Downstream) -
         response = Response.of_error(BadAnswer("the upstream answered without a stream"))
         exchange.response, exchange.error = response, response.error
     told = _told(response.body) or InBandError(f"the upstream answered {response.status}")
-    downstream.write(Event.of(error_body(told.message, told.type or "upstream_error", told.code)).raw)
+    body = error_body(told.message, told.type or "upstream_error", told.code)
+    downstream.write(error_event(exchange, body))
     downstream.abort()
     exchange.outcome = _outcome_of(response)
 

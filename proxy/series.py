@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
 
 Labels = tuple[str, ...]
+How = Literal["sum", "max", "min"]
 N = TypeVar("N")
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -72,15 +73,28 @@ class Counter(Family):
         yield family
 
 
+class GaugeFamily(GaugeMetricFamily):
+    """`how` the values of several workers become one."""
+
+    how: How = "sum"
+
+
 class Gauge(Counter):
-    """What there is now: `add` goes up and down."""
+    """What there is now: `add` goes up and down. Of several workers the `sum` is shown, or the `max` or `min`."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, documentation: str, labels: Labels = (), how: How = "sum"
+    ) -> None:
+        self._how: How = how
+        super().__init__(registry, name, documentation, labels)
 
     def set(self, labels: Labels, value: float) -> None:
         self.values[labels] = value
 
     @override
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
+        family = GaugeFamily(self.name, self.documentation, labels=self.labels)
+        family.how = self._how
         for labels, value in list(self.values.items()):
             family.add_metric(labels, value)
         yield family

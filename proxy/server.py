@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("weir.server")
 
 MAX_HEADER_BYTES = 64 * 1024
+EMPTY_SECONDS = 0.05
 LINGER_SECONDS = 5.0
 """How long a refused upload is read on, so that its sender gets to see the answer."""
 
@@ -128,6 +129,13 @@ class Server(web.Server):
                     self._idle.clear()
                     await self._idle.wait()
         return not self.in_flight
+
+    async def emptied(self, seconds: float) -> None:
+        """Wait until all connections have gone, so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.connections:  # noqa: ASYNC110 - aiohttp tells nobody, and there is no haste
+                    await asyncio.sleep(EMPTY_SECONDS)
 
     @override
     async def shutdown(self, timeout: float | None = None) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from proxy.feedback import Inbox
 from proxy.lines import Lines
 from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
 from proxy.store.memory import Memory
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from proxy.attempt import Target
     from proxy.config import Upstream
-    from proxy.series import Labels
+    from proxy.series import How, Labels
     from proxy.store.claims import Store
 
 F = TypeVar("F", bound=Family)
@@ -69,7 +70,8 @@ class Services:
     """Handed to every plugin's `lifespan`. `clock` gives monotonic seconds.
 
     `upstreams` has the config's blocks by name, `routes` the targets of each; `store` counts and keeps what replicas
-    share. `models` is the closed set of the `model` label: a plugin adds those that its own settings name.
+    share, `share` says how many workers divide what is this Weir's. `models` is the closed set of the `model` label: a
+    plugin adds those that its own settings name. `feedback` is where plugins take what people think of answers.
 
     A reload builds all plugins anew, with Services of their own: tasks, watched files, upstreams, routes and models are
     theirs and end with them. Store, metrics, files and what is `kept` go on.
@@ -84,7 +86,9 @@ class Services:
         stdout: Lines | None = None,
         store: Store | None = None,
         routes: Mapping[str, Sequence[Target]] | None = None,
+        share: int = 1,
     ) -> None:
+        self.share = share
         self.metrics = metrics
         self.tasks = tasks or Tasks()
         self.clock = clock
@@ -92,6 +96,7 @@ class Services:
         self.upstreams = upstreams or {}
         self.routes = routes or {}
         self.models: set[str] = set()
+        self.feedback = Inbox()
         self.store = store or Memory(clock)
         self.stdout = stdout or Lines(sys.stdout.buffer)
         self._files: dict[pathlib.Path, Lines] = {}
@@ -134,8 +139,9 @@ class Services:
         """
         return self._family(Counter, name, documentation, labels)
 
-    def gauge(self, name: str, documentation: str, labels: Labels = ()) -> Gauge:
-        return self._family(Gauge, name, documentation, labels)
+    def gauge(self, name: str, documentation: str, labels: Labels = (), how: How = "sum") -> Gauge:
+        """`how` the values of several workers are shown as one."""
+        return self._family(Gauge, name, documentation, labels, how)
 
     def histogram(
         self, name: str, documentation: str, labels: Labels = (), bounds: tuple[float, ...] = SECONDS

@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 OTHERS, TOTAL, NONE = "(others)", "total", "-"
 WIDEST = 48
+SCORE = "score"
 FIGURES = ("requests", "input", "cached", "output", "cost, USD", "wasted", "saved", "share")
 
 _MILLIONTH = Decimal("0.000001")
 
 
 def table(sums: Sums) -> str:
+    """With a mean score where anybody has rated."""
     names = [column.name for column in sums.columns]
     lines = [[*map(_shown, group), *_cells(figures, sums)] for group, figures in _rows(sums)]
     total = [TOTAL, *[""] * (len(names) - 1), *_cells(sums.total, sums)]
-    return _aligned([[*names, *FIGURES], *lines, total], len(names))
+    score = (SCORE,) if sums.total.feedbacks else ()
+    return _aligned([[*names, *FIGURES, *score], *lines, total], len(names))
 
 
 def json(sums: Sums) -> str:
@@ -38,8 +41,8 @@ def as_csv(sums: Sums) -> str:
     """Without a total: what reads it makes its own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_names(sums), *sums.total._fields])
-    writer.writerows([*(value or "" for value in group), *map(_exact, figures)] for group, figures in _rows(sums))
+    writer.writerow([*_names(sums), *_members(sums.total)])
+    writer.writerows([*(value or "" for value in group), *_members(figures).values()] for group, figures in _rows(sums))
     return out.getvalue()
 
 
@@ -54,7 +57,13 @@ def _rows(sums: Sums) -> Iterator[tuple[Group, Figures]]:
 
 
 def _object(sums: Sums, group: dict[str, Any], figures: Figures) -> dict[str, Any]:
-    return {**group, **dict(zip(figures._fields, map(_exact, figures), strict=True)), "share": _share(figures, sums)}
+    return {**group, **_members(figures), "share": _share(figures, sums)}
+
+
+def _members(figures: Figures) -> dict[str, Any]:
+    """Exact, but for the mean of what was rated."""
+    exact = {name: _exact(figure) for name, figure in zip(figures._fields, figures, strict=True) if name != "scores"}
+    return {**exact, SCORE: None if figures.score is None else round(float(figures.score), 4)}
 
 
 def _exact(figure: object) -> int | str:
@@ -71,6 +80,7 @@ def _cells(figures: Figures, sums: Sums) -> list[str]:
         *(f"{count:,}" for count in figures[:4]),
         *(f"{usd.quantize(_MILLIONTH):,f}" for usd in figures[4:7]),
         NONE if share is None else f"{share:.1%}",
+        *([NONE if figures.score is None else f"{figures.score:.3f}"] if sums.total.feedbacks else []),
     ]
 
 

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 
 MAX_GROUPS = 100_000
 LABEL = "label:"
-FIELDS = ("principal", "user", "route", "detour", "endpoint", "upstream", "model", "served_model", "outcome", "status")
+FIELDS = (
+    "principal",
+    "user",
+    "prompt_version",
+    "route",
+    "detour",
+    "endpoint",
+    "upstream",
+    "model",
+    "served_model",
+    "outcome",
+    "status",
+)
 TIMES = {"month": 7, "day": 10, "hour": 13}
 """Characters of a line's time, which is in UTC."""
 
@@ -46,7 +58,10 @@ def column(name: str) -> Column:
 
 
 class Figures(NamedTuple):
-    """`cost_usd` is what served, `wasted_usd` what failed attempts cost beside it; who is `unpriced` is in neither."""
+    """`cost_usd` is what served, `wasted_usd` what failed attempts cost beside it; who is `unpriced` is in neither.
+
+    `feedbacks` have `scores` in sum, and are no requests.
+    """
 
     requests: int = 0
     input_tokens: int = 0
@@ -56,6 +71,13 @@ class Figures(NamedTuple):
     wasted_usd: Decimal = _ZERO
     saved_usd: Decimal = _ZERO
     unpriced: int = 0
+    feedbacks: int = 0
+    scores: Decimal = _ZERO
+
+    @property
+    def score(self) -> Decimal | None:
+        """The mean; None where nobody has rated."""
+        return self.scores / self.feedbacks if self.feedbacks else None
 
     def plus(self, other: Figures) -> Figures:
         return Figures._make(map(operator.add, self, other))
@@ -71,7 +93,7 @@ class Sums:
 
     def add(self, entry: Entry) -> None:
         """Raises KeyError, AttributeError, TypeError, ValueError or ArithmeticError: it is no line of a ledger."""
-        figures = _figures(entry)
+        figures = _rating(entry) if entry["log"] == "feedback" else _figures(entry)
         group = tuple([column.value(entry) for column in self.columns])
         known = self._groups.get(group)
         self._groups[group] = figures if known is None else known.plus(figures)
@@ -120,6 +142,10 @@ def _figures(entry: Entry) -> Figures:
         _usd(entry.get("saved_usd")),
         int(usd is None),
     )
+
+
+def _rating(entry: Entry) -> Figures:
+    return Figures(feedbacks=1, scores=Decimal(str(entry["score"])))
 
 
 def _wasted(attempts: Sequence[Entry]) -> Decimal:

@@ -81,8 +81,16 @@ class Supply:
         if not self._users:
             await self._stack.aclose()
 
+    def _part(self) -> dict[str, int]:
+        """Of several workers each has its part of the connections."""
+        share, settings = self._services.share, self._settings
+        return {
+            "max_connections": max(settings.max_connections // share, 1),
+            "max_waiting": settings.max_waiting // share,
+        }
+
     async def _made(self, stack: AsyncExitStack) -> OpenAI:
-        settings = self._settings
+        settings = self._settings.model_copy(update=self._part())
         if settings.without_api_key == "demo" and settings.api_key is None and settings.token is None:
             from proxy import demo  # noqa: PLC0415 - a megabyte that only the demo needs
 

@@ -191,7 +191,13 @@ def _from_details(obj: _Report) -> Usage | None:
     given, prefill = _count(obj, "input_length"), obj.get("prefill")
     if given is None and isinstance(prefill, list):
         given = len(prefill)
-    return Usage(given or 0, made)
+    return Usage(given or 0, made + _others_made(obj.get("best_of_sequences")))
+
+
+def _others_made(sequences: Any) -> int:
+    """TGI's `best_of` writes several answers, and counts each for itself."""
+    others = sequences if isinstance(sequences, list) else []
+    return sum(_count(other, "generated_tokens") or 0 for other in others if isinstance(other, dict))
 
 
 def _part(obj: _Report, names: tuple[str, ...]) -> _Report:

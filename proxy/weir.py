@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from proxy.attempt import Target
+    from proxy.feedback import Inbox
     from proxy.gateway import Gateway
     from proxy.metrics import Metrics
     from proxy.plan import Plan
@@ -34,6 +35,9 @@ BUILD_SECONDS = 60.0
 
 MOST_GENERATIONS = 64
 """Old configs that still have exchanges; a further reload waits for the end of one of them."""
+
+REST_SECONDS = 10.0
+"""How long a worker that retires leaves open what apps keep alive; a request that comes is told to close it."""
 
 LAST_WORDS_SECONDS = 1.0
 """What streams that the drain's end interrupts have to say so."""
@@ -54,6 +58,7 @@ class Weir:
         self.metrics = metrics
         self.url = self.admin_url = ""
         self.reloads: Reloads | None = None
+        self.doors: list[asyncio.Server] = []
         self.server = Server(generation.gateway.serve, max_request_bytes=settings.max_request_bytes)
         self.hash = generation.plan.source.digest
         self._services = services
@@ -75,6 +80,10 @@ class Weir:
         return self._current.gateway
 
     @property
+    def feedback(self) -> Inbox:
+        return self._services.feedback
+
+    @property
     def store(self) -> Store:
         return self._services.store
 
@@ -87,17 +96,19 @@ class Weir:
     async def prepare(self) -> Report:
         """See `reload.Reloadable`."""
         await self.discard()
+        is_late = False
         try:
             async with asyncio.timeout(BUILD_SECONDS):
                 return await self._build()
         except ConfigError as error:
             problems = [str(problem) for problem in error.problems]
         except TimeoutError:
+            is_late = True
             problems = [f"its plugins and upstreams are not ready after {BUILD_SECONDS:g} s"]
         except Exception as error:
             log.exception("the new config cannot be built")
             problems = [f"{type(error).__name__}: {error}"]
-        return Report(self.hash, _mentioned(self.plan), problems)
+        return Report(self.hash, _mentioned(self.plan), problems, passing=is_late)
 
     async def commit(self) -> None:
         """See `reload.Reloadable`."""
@@ -194,6 +205,13 @@ class Weir:
             return
         self.server.interrupt()
         await self.server.is_idle_in(LAST_WORDS_SECONDS)
+
+    async def retire(self, seconds: float) -> None:
+        """Another worker accepts from the same sockets: take no more, and let go of whoever rests here."""
+        for door in self.doors:
+            door.close()
+        await self.drain(seconds)
+        await self.server.emptied(REST_SECONDS)
 
     # -- what is shown
 

@@ -119,7 +119,7 @@ async def test_both_ports_answer_where_they_say(tmp_path):
     ],
 )
 def test_where_it_listens_as_a_client_would_write_it(host, url):
-    assert app._url(host, 80) == url
+    assert app.url_of(host, 80) == url
 
 
 @pytest.mark.parametrize("which", ["listen", "admin"])
@@ -188,8 +188,12 @@ async def test_with_a_key_it_does_not(tmp_path, caplog):
             text("http://a", more="redis: redis://127.0.0.1\n"),
             ["redis is set, but no plugin of this config keeps anything in a store"],
         ),
+        (
+            text("http://a", plugins=[{"cache": {"scope": "shared"}}]).replace("{listen", "{workers: 3, listen"),
+            ["limits are divided by the 3 workers, each counts for itself; with redis they are exact"],
+        ),
     ],
-    ids=["none", "a quiet plugin", "a plugin that holds bodies", "redis for nobody"],
+    ids=["none", "a quiet plugin", "a plugin that holds bodies", "redis for nobody", "workers"],
 )
 def test_what_works_but_not_as_one_may_think(tmp_path, yaml, warnings):
     assert plan(tmp_path, yaml).warnings() == warnings

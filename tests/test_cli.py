@@ -144,8 +144,9 @@ def test_plugins_lists_names_packages_and_settings(capsys, monkeypatch):
 
 
 HELP = {
-    (): ["serve", "check", "demo", "plugins", "schema"],
+    (): ["serve", "check", "explain", "demo", "plugins", "schema"],
     ("serve",): ["--config FILE", "$WEIR_CONFIG, else config/config.yaml", "SIGTERM"],
+    ("explain",): ["--request REQ.json", "Nobody is asked"],
     ("check",): ["FILE", "Everything of a start but the sockets."],
     ("demo",): [],
     ("plugins",): [],

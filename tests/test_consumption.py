@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from proxy import testing
+from proxy.answer import InBandError
 from proxy.errors import ConnectFailed
 from proxy.plugin import (
     Attempt,
@@ -48,8 +49,10 @@ PROMPTS = {
     "prompts": ("/v1/completions", {"prompt": ["x" * 20, "x" * 20]}, 10),
     "tokens": ("/v1/completions", {"prompt": [1, 2, 3]}, 3),
     "responses": ("/v1/responses", {"instructions": "x" * 4, "input": [{"role": "user", "content": [{"type": "input_text", "text": "x" * 4}]}]}, 2),
+    "Anthropic's own": ("/v1/messages", {"system": "x" * 4, "messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "x" * 400}}, {"type": "text", "text": "x" * 4}]}]}, 2),
     "embeddings": ("/v1/embeddings", {"input": ["x" * 4, "x" * 8]}, 3),
     "TGI": ("/generate", {"inputs": "x" * 4, "parameters": {"stop": ["x" * 400]}}, 1),
+    "TGI for Vertex": ("/vertex", {"instances": [{"inputs": "x" * 4}, {"messages": [{"role": "user", "content": "x" * 8}]}]}, 3),
     "not JSON's object": (testing.CHAT, ["x" * 40], 0),
 }  # fmt: skip
 
@@ -118,10 +121,31 @@ def test_what_is_reported_is_believed():
     assert consumed(exchange)[:3] == (Usage(3, 5), False, True)
 
 
+def test_the_prompt_of_a_native_stream_that_tells_only_its_tokens_is_estimated():
+    exchange = ended({"inputs": "x" * 40}, path="/generate_stream")
+    exchange.usage = Usage(0, 5)
+    assert consumed(exchange)[:3] == (Usage(10, 5), True, True)
+
+
+def test_a_chat_that_reports_no_prompt_is_believed():
+    exchange = ended(HELLO)
+    exchange.usage = Usage(0, 5)
+    assert consumed(exchange)[:3] == (Usage(0, 5), False, True)
+
+
 def test_an_upstream_that_could_not_be_reached_did_no_work():
     exchange = ended(HELLO, outcome=Outcome.UPSTREAM_ERROR)
     exchange.attempts[0].status, exchange.attempts[0].error = 0, ConnectFailed("down")
     assert consumed(exchange) == (Usage(), False, False, ())
+
+
+def test_an_error_within_a_200_used_nothing_unless_tokens_came_before():
+    exchange = ended(HELLO, outcome=Outcome.STREAM_INTERRUPTED)
+    exchange.told, exchange.response_bytes = InBandError("Model is overloaded"), 400
+    assert consumed(exchange) == (Usage(), False, False, ())
+    exchange = ended(HELLO, outcome=Outcome.STREAM_INTERRUPTED)
+    exchange.told, exchange.delivered_tokens = InBandError("Request failed during generation"), 3
+    assert consumed(exchange) == (Usage(10, 3), True, True, ())
 
 
 def test_reading_a_response_again_uses_nothing():

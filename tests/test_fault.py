@@ -71,6 +71,12 @@ def test_an_answer_that_a_filter_cut_short_is_one() -> None:
     assert in_band_error(served) is None
 
 
+@pytest.mark.parametrize("error", [{}, {"code": None, "message": None, "param": None}, "", None, []])
+def test_a_form_in_which_nothing_stands_is_no_error(error: Any) -> None:
+    assert in_band_error({"object": "fine_tuning.job", "error": error}) is None
+    assert in_band_error({"object": "fine_tuning.job", "error": {"code": None, "message": "x"}}) is not None
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [

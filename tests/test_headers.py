@@ -65,6 +65,13 @@ def test_what_the_upstream_sees_where_credentials_pass():
     assert going_up(REQUEST, passthrough=True) == [*CREDENTIALS, *PLAIN]
 
 
+def test_what_is_said_to_the_ledger_alone_stays_here():
+    for passthrough in (False, True):
+        assert going_up([("X-Weir-Prompt-Version", "v7"), ("x-weir-tag", "1")], passthrough=passthrough) == [
+            ("x-weir-tag", "1")
+        ]
+
+
 def test_names_go_up_as_the_app_spelled_them():
     spelled = [(b"cOnTent-type", b"a/b"), (b"x-TAG", b"Gr\xfc\xdfe"), (b"COOKIE", b"a=1")]
     assert upstream_fields(spelled, (), passthrough=False) == spelled[:2]

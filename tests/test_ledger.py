@@ -8,7 +8,7 @@ import pytest
 
 from proxy import cli, ledger, testing
 from tests import wire
-from tests.test_sums import line
+from tests.test_sums import line, rating
 
 ACCESS = b'{"log":"access","id":"req_1","path":"/v1/chat/completions?q=\\"ledger\\""}\n'
 
@@ -101,6 +101,11 @@ def test_a_compressed_file_that_ends_too_early_is_told(weir):
     code, rows, err = weir("a.jsonl", a=data[:-20])
     assert (code, rows[-1][0]) == (0, "total")
     assert err == "weir ledger: a.jsonl: the compressed file ends too early; what came before is summed\n"
+
+
+def test_a_ledger_of_nothing_but_feedback_is_one(weir):
+    code, rows, err = weir("a.jsonl", "--by", "prompt_version", a=ACCESS + dumped(rating(0.25), rating(0.75)))
+    assert (code, rows[0][-1], rows[1][0], rows[1][-1], err) == (0, "score", "v7", "0.500", "")
 
 
 def test_requests_without_a_price_are_told(weir):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+from select import PIPE_BUF
 
 import pytest
 
@@ -38,10 +39,16 @@ async def test_many_lines_do_not_wait_for_the_clock():
 
 
 class Counting(io.BytesIO):
-    writes = 0
+    def __init__(self):
+        super().__init__()
+        self.pieces = []
+
+    @property
+    def writes(self):
+        return len(self.pieces)
 
     def write(self, data):
-        self.writes += 1
+        self.pieces.append(bytes(data))
         return super().write(data)
 
 
@@ -106,3 +113,17 @@ async def test_what_waits_is_bounded_and_the_loss_is_told(tmp_path, caplog, monk
     folder.mkdir()
     log.flush()
     assert (folder / "ledger.jsonl").read_bytes() == b"".join(b"line %02d\n" % number for number in range(24, 30))
+
+
+def test_lines_for_a_pipe_that_others_write_to_are_cut_between_lines_only():
+    lines_ = [b"%d %b\n" % (place, b"x" * (place * 37 % 900)) for place in range(300)]
+    out = Counting()
+    log = Lines(out, shares=True)
+    log._waiting = list(lines_)
+    log.flush()
+    assert out.getvalue() == b"".join(lines_)
+    assert all(len(piece) <= PIPE_BUF and piece.endswith(b"\n") for piece in out.pieces)
+    long = b"y" * (PIPE_BUF + 1) + b"\n"
+    log._waiting = [b"a\n", long, b"b\n"]
+    log.flush()
+    assert out.pieces[-3:] == [b"a\n", long, b"b\n"]

@@ -95,6 +95,12 @@ def test_a_path_of_any_bytes_makes_a_json_line(path, shown):
     assert orjson.loads(access_line(ended(path)))["path"] == shown
 
 
+def test_a_path_that_a_plugin_hides_is_not_told():
+    exchange = ended("/v1/models/secret")
+    exchange.request.hide_path()
+    assert b"secret" not in access_line(exchange)
+
+
 async def test_what_was_not_flushed_is_written_at_the_end():
     out = io.BytesIO()
     text = 'server: {{listen: "127.0.0.1:0", admin: "127.0.0.1:0"}}\nupstreams: {{up: {{base_url: "{url}"}}}}\n'

@@ -63,6 +63,7 @@ def test_the_hooks_have_the_signatures_of_the_design():
         "on_attempt": (False, ["exchange", "attempt"]),
         "on_attempt_end": (False, ["exchange", "attempt"]),
         "on_response": (False, ["exchange", "response"]),
+        "explain": (False, ["exchange", "services"]),
         "state": (False, []),
         "on_complete": (False, ["exchange", "outcome"]),
     }
@@ -72,6 +73,7 @@ def test_the_hooks_have_the_signatures_of_the_design():
         "on_attempt",
         "on_response",
         "on_complete",
+        "explain",
     } == EITHER_HOOKS  # those may be an `async def`
 
 

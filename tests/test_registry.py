@@ -11,7 +11,7 @@ import pytest
 from typing_extensions import override
 
 from proxy import app, cli, config, registry, testing
-from proxy.plugin import BodyFilter, Exchange, FailureMode, Key, Plugin, PluginConfig, Response
+from proxy.plugin import REDACTED, BodyFilter, Exchange, FailureMode, Key, Plugin, PluginConfig, Response
 from proxy.source import ConfigError
 from tests.recording import entry, journal
 
@@ -41,6 +41,14 @@ class Auth(Plugin[PluginConfig]):
 
 class Budget(Plugin[PluginConfig]):
     needs = (PRINCIPAL,)
+
+
+class Privacy(Plugin[PluginConfig]):
+    provides = (REDACTED,)
+
+
+class Keeps(Plugin[PluginConfig]):
+    follows = (REDACTED,)
 
 
 class Misspelt(Plugin[PluginConfig]):
@@ -166,6 +174,21 @@ def test_a_fact_that_a_route_switches_off_is_missing_there(tmp_path: pathlib.Pat
     text = YAML % "\n".join([used("auth", "Auth"), used("budget", "Budget")])
     with pytest.raises(ConfigError, match=r"config\.yaml:4 .*needs 'principal'.*route 'default'"):
         plan(tmp_path, text + "    plugins: {auth: off}\n")
+
+
+def test_what_follows_a_fact_stands_behind_who_gives_it(tmp_path: pathlib.Path):
+    assert refusal(tmp_path, used("keeps", "Keeps"), used("privacy", "Privacy")) == (
+        "config.yaml:3 plugins[0].keeps: plugin 'keeps' stands before 'privacy', which gives 'redacted text', on route "
+        "'default'; put privacy before it"
+    )
+    chain = plan(tmp_path, YAML % "\n".join([used("privacy", "Privacy"), used("keeps", "Keeps")])).chains[0]
+    assert [plugin.name for plugin in chain] == ["privacy", "keeps"]
+
+
+def test_what_follows_a_fact_that_nobody_gives_stands_anywhere(tmp_path: pathlib.Path):
+    text = YAML % "\n".join([used("keeps", "Keeps"), used("privacy", "Privacy")])
+    assert plan(tmp_path, YAML % used("keeps", "Keeps")).chains[0]
+    assert plan(tmp_path, text + "    plugins: {privacy: off}\n").chains[0]
 
 
 # -- instances

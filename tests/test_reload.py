@@ -244,6 +244,34 @@ async def test_a_breaker_lives_on_for_the_same_address(tmp_path):
         assert await home.metric("weir_breaker_state") == {'{upstream="up"}': 0}
 
 
+async def test_what_was_learned_lives_on(tmp_path):
+    plugins = [
+        {"who": {"use": "tests.plugins.budget.conftest:Who"}},
+        "metering",
+        {"rate_limit": {"by": "route", "tokens": "10000/min"}},
+        {"budget": {"by": "principal", "usd": "5/day"}},
+        "failover",
+    ]
+    learned = ("_unwilling", "_answers", "_usual", "_accounts", "_budget")
+
+    def known(home):
+        plugins = home.weir.gateway.router.routes[0].chain.plugins
+        return {name: getattr(plugin, name) for plugin in plugins for name in learned if hasattr(plugin, name)}
+
+    async with (
+        testing.upstream(testing.chat("hi")) as upstream,
+        house(tmp_path, text(upstream.url, plugins=plugins)) as home,
+    ):
+        before = known(home)
+        assert set(before) == set(learned)
+        assert await home.says(text(upstream.url, plugins=[*plugins, tell("new")])) == "ok"
+        after = known(home)
+        assert all(after[name] is before[name] for name in learned)
+        gone = text(upstream.url, plugins=[tell("new")])
+        assert [await home.says(gone), await home.says(text(upstream.url, plugins=plugins))] == ["ok", "ok"]
+        assert not any(known(home)[name] is before[name] for name in learned)
+
+
 async def test_a_cache_lives_on(tmp_path):
     cached = [{"cache": {"scope": "shared"}}]
     async with (

@@ -31,6 +31,12 @@ def test_a_target_is_path_and_query_undecoded():
     assert (asked.path, asked.query) == ("/v1/models/org%2Fname", "x=%3F?y=1")
 
 
+def test_a_replaced_header_goes_up_and_the_apps_own_stays_readable():
+    asked = testing.exchange(headers={"x-user": "bob"}).request
+    asked.replace_fields([(b"X-User", b"somebody")])
+    assert (asked.fields(), asked.headers["x-user"]) == ([(b"X-User", b"somebody")], "bob")
+
+
 async def test_a_body_is_read_once_and_shared():
     asked = request(b'{"a":', b"1}")
     assert (asked.is_buffered, asked.at_hand) == (False, None)
@@ -101,6 +107,8 @@ def test_a_content_type_without_its_parameters(content_type, seen):
         ("/v1/responses", "responses"),
         ("/v1/responses/resp_1/cancel", "responses"),
         ("/v1/embeddings", "embeddings"),
+        ("/v1/messages", "messages"),
+        ("/v1/messages/count_tokens", "other"),
         ("/v1/models", "models"),
         ("/v1/models/org%2Fname", "models"),
         ("/v1/moderations", "moderations"),
@@ -116,6 +124,7 @@ def test_a_content_type_without_its_parameters(content_type, seen):
         ("/generate", "generate"),
         ("/generate_stream", "generate"),
         ("/invocations", "generate"),
+        ("/vertex", "generate"),
         ("/v1", "other"),
         ("/v1/", "other"),
         ("/v1/unknown", "other"),

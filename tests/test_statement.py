@@ -6,7 +6,7 @@ import io
 import orjson
 
 from proxy import statement
-from tests.test_sums import line, summed
+from tests.test_sums import line, rating, summed
 
 LINES = [
     line("12.5", principal="search-team"),
@@ -44,9 +44,26 @@ def test_csv_and_json_round_nothing():
         "wasted_usd": "0.25",
         "saved_usd": "0",
         "unpriced": 1,
+        "feedbacks": 0,
+        "score": None,
         "share": 1.0,
     }
     assert (objects[2]["principal"], objects[2]["share"]) == (None, 0.0)
+
+
+def test_where_anybody_has_rated_there_is_a_mean():
+    sums = summed(
+        [line("1"), rating(0.2), rating(0.9), rating(1, principal="ops"), line("1", principal="x")], "principal"
+    )
+    assert [(row.split()[0], row.split()[-1]) for row in statement.table(sums).splitlines()] == [
+        ("principal", "score"),
+        ("search-team", "0.550"),
+        ("x", "-"),
+        ("ops", "1.000"),
+        ("total", "0.700"),
+    ]
+    (rated, *_) = csv.DictReader(io.StringIO(statement.as_csv(sums)))
+    assert (rated["requests"], rated["feedbacks"], rated["score"]) == ("1", "2", "0.55")
 
 
 def test_nothing_that_cost_has_no_share():

@@ -26,6 +26,11 @@ def line(usd="0.003", *, principal="search-team", attempts=({"upstream": "openai
     }
 
 
+def rating(score, *, principal="search-team", **more):
+    about = {"principal": principal, "labels": {"feature": "search"}, "prompt_version": "v7", **more}
+    return {"log": "feedback", "time": "2026-11-21T08:00:00.000000Z", "score": score, **about}
+
+
 def summed(lines, *names, **limits):
     sums = Sums([column(name) for name in names], **limits)
     for each in lines:
@@ -48,6 +53,15 @@ def summed(lines, *names, **limits):
 ])  # fmt: skip
 def test_a_column_is_a_field_a_part_of_the_time_or_a_label(name, value):
     assert column(name).value(line()) == value
+
+
+def test_feedback_is_summed_beside_what_it_is_about():
+    lines = [line("1", prompt_version="v7"), rating(0.1), rating(0.2), rating(1, prompt_version=None)]
+    rows = summed(lines, "prompt_version").rows()
+    assert [(group, figures.requests, figures.feedbacks, figures.score) for group, figures in rows] == [
+        (("v7",), 1, 2, Decimal("0.15")),
+        ((None,), 0, 1, Decimal(1)),
+    ]
 
 
 def test_what_costs_most_goes_first():

@@ -59,6 +59,14 @@ OBJECTS: dict[str, tuple[dict[str, Any], Usage | None]] = {
         {"finish_reason": "length", "generated_tokens": 10, "seed": None, "input_length": 5},
         Usage(5, 10),
     ),
+    "tgi details, best of three": (
+        {
+            "generated_tokens": 2,
+            "prefill": [{}],
+            "best_of_sequences": [{"generated_tokens": 3}, {"generated_tokens": 4}],
+        },
+        Usage(1, 9),
+    ),
     "tgi details with prefill": (
         {"finish_reason": "length", "generated_tokens": 2, "prefill": [{"id": 1}, {"id": 2}, {"id": 3}], "tokens": []},
         Usage(3, 2),

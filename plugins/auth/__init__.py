@@ -18,7 +18,7 @@ from plugins.auth.settings import AuthConfig
 from proxy.plugin import PRINCIPAL, Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from plugins.auth.tokens import Tokens
     from proxy.plugin import Exchange, Services
@@ -66,6 +66,19 @@ class Auth(Plugin[AuthConfig]):
         grant = self._keys.grant(text)
         exchange[PRINCIPAL] = grant.principal
         return grant.check(exchange) if grant.is_limited else None
+
+    @override
+    async def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        """A token's signature is not looked at: its issuer would have to be asked."""
+        text = presented(exchange.request)
+        if self.config.jwt is not None and is_jwt(text):
+            return [f"the token has to be one of {self.config.jwt.issuer}: who calls is not known here"]
+        self._keys.read()
+        grant = self._keys.grant(text)
+        await grant.check(exchange)
+        exchange[PRINCIPAL] = grant.principal
+        labels = ", ".join(f"{key}: {value}" for key, value in grant.principal.labels.items())
+        return [f"lets in {grant.principal.name}{labels and f' ({labels})'}"]
 
 
 async def _identify(exchange: Exchange, tokens: Tokens, text: str) -> None:

@@ -36,9 +36,13 @@ class Keys:
 
     def watch(self, services: Services) -> None:
         """Take the keys, and take them again when their file changes. Raises ConfigError."""
-        self._take(self._config.all_keys())
+        self.read()
         if self._config.keys_file is not None:
             services.watch.add(self._config.keys_file, self._take_again)
+
+    def read(self) -> None:
+        """Take the keys as they are now. Raises ConfigError."""
+        self._take(self._config.all_keys())
 
     def grant(self, text: str) -> Grant:
         """Raises Unauthorized."""

@@ -39,7 +39,7 @@ from proxy.plugin import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 
     from plugins.budget.account import Purse
     from plugins.budget.usual import Habit
@@ -75,20 +75,27 @@ class Budget(Plugin[BudgetConfig]):
     @override
     @contextlib.asynccontextmanager
     async def lifespan(self, services: Services) -> AsyncIterator[None]:
-        self._store, self._routes = services.store, services.routes
-        self._accounts: OrderedDict[str, Account] = services.kept(("budget", self.name, str(self.config)), OrderedDict)
-        self._usual = services.kept(("budget: usual", self.name), Usual)
+        self._remember(services)
+        self._store = services.store
         self._alarms = Alarms(self.config, self.name, services)
         self._limited = services.counter("weir_rate_limited", "requests that a limit refused", ("limit", "principal"))
         self._detoured = services.counter("weir_budget_detours", "requests that `downgrade_to` served", ("budget",))
         self._ratio = services.gauge(
-            "weir_budget_used_ratio", "spent of what may be, in the period", ("budget", "period", "principal")
+            "weir_budget_used_ratio",
+            "spent of what may be, in the period",
+            ("budget", "period", "principal"),
+            "max" if self._store.parts == 1 else "sum",
         )
         looking = services.tasks.start(self._look(), "budgets")
         try:
             yield
         finally:
             looking.cancel()
+
+    def _remember(self, services: Services) -> None:
+        self._routes = services.routes
+        self._accounts: OrderedDict[str, Account] = services.kept(("budget", self.name, str(self.config)), OrderedDict)
+        self._usual = services.kept(("budget: usual", self.name), Usual)
 
     @override
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
@@ -123,6 +130,21 @@ class Budget(Plugin[BudgetConfig]):
             if held.habit is not None:
                 self._learn(exchange, held.habit)
         self._spending.add(account)
+
+    @override
+    def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        if self._kind in {"principal", "label"} and PRINCIPAL not in exchange:
+            return ["reserves from whoever calls, who is not known here"]
+        if exchange.request.endpoint not in PAID or exchange.route not in services.routes:
+            return ["reserves nothing"]
+        self._remember(services)
+        account = self._account(exchange)
+        micro, habit = self._reservation(exchange, account.subject)
+        taken = "" if habit is None else f", an answer taken to have {self._usual.tokens(habit)} tokens"
+        return [
+            f"reserves ${dollars(micro)} of {purse.amount} for {self._kind} '{account.tag}'{taken}"
+            for purse in account.purses
+        ]
 
     @override
     def state(self) -> Mapping[str, Any]:
@@ -195,7 +217,7 @@ class Budget(Plugin[BudgetConfig]):
     def _show(self, account: Account, purse: Purse) -> None:
         has_ended = period.now() >= purse.period.ends
         used = 0 if has_ended else account.used(purse)
-        self._alarms.ring(purse.reached(used), account, purse)
+        self._alarms.ring(purse.reached(used * self._store.parts), account, purse)
         if purse.limit and account.metric != OTHER:
             self._ratio.set((self.name, purse.amount.period, account.metric), used / purse.limit)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from typing_extensions import override
 
-from plugins.cache import shape
+from plugins.cache import generation, shape
 from plugins.cache.directives import ANY, OFF, wish
 from plugins.cache.entry import Entry, unpacked
 from plugins.cache.key import SHARED, callers, key_of, origin_of, principals, says_once
@@ -26,6 +26,7 @@ from plugins.cache.stream import HideUsage
 from plugins.cache.verdict import is_kept
 from proxy.plugin import (
     PRINCIPAL,
+    REDACTED,
     SAVED,
     FailureMode,
     Flight,
@@ -39,7 +40,7 @@ from proxy.plugin import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from plugins.cache.directives import Wish
     from plugins.cache.key import Origin, Scope
@@ -74,6 +75,7 @@ log = logging.getLogger("weir.cache")
 class Cache(Plugin[CacheConfig]):
     Config = CacheConfig
     uses_store = True
+    follows = (REDACTED,)
     failure_mode = FailureMode.OPEN
 
     @override
@@ -130,6 +132,20 @@ class Cache(Plugin[CacheConfig]):
             exchange[SAVED] = _saved(joined)
 
     @override
+    def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        self.lifespan(services)
+        request = exchange.request
+        kind = SHAPES.get(request.path) if request.method == "POST" else None
+        if kind is None:
+            return ["keeps no answers of this endpoint"]
+        wanted = wish(request.headers.get("cache-control"))
+        if wanted is OFF or self._asked(exchange, kind) is None:
+            return ["is passed by: no-store, an answer that would not be the same again, or nobody knows whose it is"]
+        return [
+            "looks for the answer, and keeps it" if wanted.max_age else "does not look for the answer, but keeps it"
+        ]
+
+    @override
     def state(self) -> dict[str, Any]:
         return {"rides": len(self._rides)}
 
@@ -183,12 +199,14 @@ class Cache(Plugin[CacheConfig]):
         body = request.glimpse()
         if not isinstance(body, dict) or not is_repeatable(body):
             return None
+        if kind == generation.SHAPE and not isinstance(body.get("inputs"), str):  # another server's own
+            return None
         principal = exchange.facts.get(PRINCIPAL)
         scope = self._scope(request, body) if principal is None or self._is_shared else self._principal(principal.name)
         if scope is None:
             return None
         key = key_of(scope, self._origin(exchange.route, exchange.offered, request.target), request, kind, body)
-        return None if key is None else asked(kind, body, key)
+        return None if key is None else asked(kind, body, key, request.path)
 
     def _scope(self, request: Request, body: dict[str, Any]) -> Scope | None:
         if self._is_shared:
@@ -217,7 +235,9 @@ class Cache(Plugin[CacheConfig]):
             report = report_of(entry.body)
         self._note(exchange, "hit")
         exchange.usage = Usage()
-        exchange[SAVED] = Saved(entry.upstream, entry.model, report.served, report.usage or Usage())
+        exchange[SAVED] = Saved(
+            entry.upstream, entry.model, report.served, report.usage or _used(exchange, entry, wants)
+        )
         response = Response(200)
         kind = b"text/event-stream; charset=utf-8" if wants.streams else b"application/json"
         response.set_fields({b"content-type": kind, **MARKED["hit"], b"age": b"%d" % age})
@@ -297,10 +317,8 @@ class Cache(Plugin[CacheConfig]):
 
     def _keep(self, ride: Ride) -> None:
         """If it is worth it."""
-        wants, body, one = ride.asked, ride.body, wants_one_choice(ride.leader.request.glimpse())
-        streams, calls = ride.is_stream, self.config.tool_calls
-        fits = len(body) <= self.config.max_entry
-        if not (fits and is_kept(wants.shape, body, is_stream=streams, has_one_choice=one, tool_calls=calls)):
+        wants, body, streams = ride.asked, ride.body, ride.is_stream
+        if len(body) > self.config.max_entry or not self._is_worth_it(ride):
             return
         pace = ride.flight.pace() if isinstance(ride.flight, Paced) and streams else ()
         entry = Entry(time.time(), streams, *_source(ride), pace, body)  # noqa: TID251 - other processes must know it
@@ -309,9 +327,25 @@ class Cache(Plugin[CacheConfig]):
         except Exception:
             log.exception("the store failed")
 
+    def _is_worth_it(self, ride: Ride) -> bool:
+        wants, body, streams, request = ride.asked, ride.body, ride.is_stream, ride.leader.request.glimpse()
+        if wants.shape == generation.SHAPE:
+            made = b"" if ride.response is None else ride.response.field(b"x-generated-tokens")
+            told, limit = int(made) if made.isdigit() else None, generation.limit_of(request)
+            return streams == wants.streams and generation.is_kept(body, is_stream=streams, limit=limit, made=told)
+        one, calls = wants_one_choice(request), self.config.tool_calls
+        return is_kept(wants.shape, body, is_stream=streams, has_one_choice=one, tool_calls=calls)
+
 
 async def _awaited(answer: Answer) -> Response | None:
     return answer if answer is None or isinstance(answer, Response) else await answer
+
+
+def _used(exchange: Exchange, entry: Entry, wants: Asked) -> Usage:
+    """What an answer has used that reports no usage."""
+    if wants.shape != generation.SHAPE:
+        return Usage()
+    return generation.usage_of(entry.body, is_stream=entry.is_stream, prompt=prompt_tokens(exchange.request))
 
 
 def _saved(ride: Ride) -> Saved:

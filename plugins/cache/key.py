@@ -38,6 +38,7 @@ IGNORED: Final[Mapping[str, frozenset[str]]] = {
     "completions": _VOLATILE,
     "embeddings": _VOLATILE,
     "responses": frozenset({"stream", "stream_options"}),
+    "generate": frozenset(),
 }
 """By endpoint, what does not shape the answer. Responses repeat the others to whoever gets them."""
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from plugins.cache import generation
+
 SHAPES: Final = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/embeddings": "embeddings",
     "/v1/responses": "responses",
+    "/": generation.SHAPE,
+    "/generate": generation.SHAPE,
+    "/generate_stream": generation.SHAPE,
 }
 """By path, what answers look like. What stands below `/v1/responses` is about one that there is already."""
 
@@ -61,8 +66,10 @@ def is_repeatable(body: dict[str, Any]) -> bool:
     return not any(map(body.get, _ACTING))
 
 
-def asked(shape: str, body: dict[str, Any], key: str) -> Asked:
+def asked(shape: str, body: dict[str, Any], key: str, path: str = "") -> Asked:
     form, streams, wants_usage = key, False, False
+    if shape == generation.SHAPE:  # neither form can be made of the other, and the key knows them apart
+        return Asked(shape, key, key, generation.streams(path, body), wants_usage=False)
     if body.get("stream") is True and shape != "embeddings":
         options = body.get("stream_options")
         streams, wants_usage = True, isinstance(options, dict) and options.get("include_usage") is True

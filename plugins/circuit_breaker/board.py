@@ -27,6 +27,7 @@ class Board:
             "weir_breaker_state",
             "0 closed, 1 half-open, 2 open; the worst where routes have rules of their own",
             ("upstream",),
+            "max",
         )
         self._breakers: dict[str, dict[Use, Breaker]] = {}
         self._users: Counter[tuple[str, Use]] = Counter()

@@ -21,9 +21,11 @@ from proxy.plugin import (
     PluginConfig,
     Rejected,
     Size,
+    asked_model,
     fault,
     glob,
     multipart_fields,
+    output_tokens,
     repeated_key,
     replace_multipart_field,
     replace_value,
@@ -32,7 +34,7 @@ from proxy.plugin import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from proxy.plugin import Exchange, Request, Response
+    from proxy.plugin import Exchange, Request, Response, Services
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
@@ -96,6 +98,17 @@ class Guard(Plugin[GuardConfig]):
         elif self._judged[endpoint] or self.config.require_json:
             await self._judge_json(request, endpoint)
         return None
+
+    @override
+    async def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        request = exchange.request
+        asked, most, body = asked_model(request), output_tokens(request, 0), request.at_hand
+        await self.on_request(exchange)
+        if request.at_hand is body:
+            return ["lets it pass as it is"]
+        changes = (("model", asked, asked_model(request)), ("longest answer", most, output_tokens(request, 0)))
+        told = [f"{what} {old or 'not set'} becomes {new}" for what, old, new in changes if old != new]
+        return told or ["changes the body"]
 
     async def _judge_form(self, request: Request) -> None:
         body, kind = await request.body(), request.headers.get("content-type", "")

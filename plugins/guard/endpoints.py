@@ -56,6 +56,7 @@ RESPONSES = Endpoint(
     dialogue="input",
     takes_text=True,
 )
+MESSAGES = Endpoint(caps=("max_tokens",), texts=("system", "messages"), tools=("tools",), dialogue="messages")
 COMPACT = Endpoint(texts=("input", "instructions"), dialogue="input", takes_text=True)
 INPUT = Endpoint(texts=("input",))
 SPEECH = Endpoint(texts=("input", "instructions"))
@@ -74,6 +75,7 @@ _ENDS = {
     "/completions": COMPLETIONS,
     "/responses": RESPONSES,
     "/responses/compact": COMPACT,
+    "/v1/messages": MESSAGES,
     "/embeddings": INPUT,
     "/moderations": INPUT,
     "/images/generations": IMAGES,

@@ -1,8 +1,9 @@
 """Asking an upstream to report the usage of a stream, unseen by the app.
 
 The request goes up with `stream_options.include_usage` where the app said nothing of it; every other byte stays. The
-event that comes for it is taken out of the answer: `choices: []` with a usage. An upstream that refuses the field gets
-the request once more as the app wrote it, and if that was it, is not asked again for a while.
+event that comes for it is taken out of the answer: a usage, and no choices or (LiteLLM) such that say nothing. An
+upstream that refuses the field gets the request once more as the app wrote it, and if that was it, is not asked again
+for a while.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def asked(body: bytes, request: Any) -> bytes | None:
     return replace_value(body, "stream_options", {**options, "include_usage": True})
 
 
+_COUNTS = b'_tokens"'
+"""In every usage, and seldom in what else a stream says."""
+
+
 class Unwilling:
     """Upstreams that refused to be asked, and until when they are left alone."""
 
@@ -56,11 +61,11 @@ class HideUsage(EventFilter):
 
     @override
     def skips(self, chunk: bytes) -> bool:
-        return b"[]" not in chunk
+        return _COUNTS not in chunk
 
     @override
     def feed(self, event: Event) -> Iterable[Event]:
-        return () if b"[]" in event.raw and _tells_only_usage(event) else (event,)
+        return () if _COUNTS in event.raw and _tells_only_usage(event) else (event,)
 
 
 def _tells_only_usage(event: Event) -> bool:
@@ -68,4 +73,11 @@ def _tells_only_usage(event: Event) -> bool:
         value = event.json()
     except ValueError:
         return False
-    return isinstance(value, dict) and value.get("choices") == [] and isinstance(value.get("usage"), dict)
+    if not isinstance(value, dict) or not isinstance(value.get("usage"), dict):
+        return False
+    choices = value.get("choices")
+    return isinstance(choices, list) and all(map(_says_nothing, choices))
+
+
+def _says_nothing(choice: Any) -> bool:
+    return isinstance(choice, dict) and choice.get("delta") == {} and not choice.get("finish_reason")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from plugins.metering.bill import Bill, Spent
-    from proxy.plugin import Attempt, Exchange, Request
+    from proxy.plugin import Attempt, Exchange, Feedback, Request
 
 SHOWN = 256
 """Characters of what an app may write at will."""
@@ -29,21 +29,40 @@ TICKS = 100
 REMEMBERED = 1024
 
 _LINE = (
-    '{"log":"ledger","time":%s,"id":"%s",%s,"user":%s,%s,"attempts":[%s],"tokens":{"input":%d,"cached_input":%d,'
+    '{"log":"ledger","time":%s,"id":"%s",%s,%s,%s,"attempts":[%s],"tokens":{"input":%d,"cached_input":%d,'
     '"cache_write":%d,"output":%d,"reasoning":%d},"estimated":%s,"cost_usd":%s,%s,"ttft_ms":%s,"duration_ms":%.2f,%s}\n'
 )
 _NOBODY = '"principal":null,"labels":{}'
+_SAID_NOTHING = '"user":null,"prompt_version":null'
 _NOT_CACHED = '"cached":false,"saved_tokens":0,"saved_usd":"0"'
 
 
-def line(exchange: Exchange, bill: Bill) -> bytes:
-    request, response, token = exchange.request, exchange.response, exchange.first_token_at
+class About(NamedTuple):
+    """What the line of an exchange and those of its feedback have in common, as members of a JSON object."""
+
+    who: str
+    said: str
+    way: str
+    end: str
+
+
+def about(exchange: Exchange, bill: Bill) -> About:
+    request, response = exchange.request, exchange.response
+    way = _way(exchange.route, exchange.detour, request.endpoint, bill.upstream, bill.model, bill.served)
+    return About(_who(exchange), _said(request), way, _end(response.status if response else None, exchange.outcome))
+
+
+NOTHING = About(_NOBODY, _SAID_NOTHING, '"route":null', '"outcome":null')
+
+
+def line(exchange: Exchange, bill: Bill, known: About) -> bytes:
+    token = exchange.first_token_at
     written = _LINE % (
         _time(int(exchange.ended * TICKS)),
         exchange.id,
-        _who(exchange),
-        _user(request),
-        _way(exchange.route, exchange.detour, request.endpoint, bill.upstream, bill.model, bill.served),
+        known.who,
+        known.said,
+        known.way,
         _attempts(exchange, bill),
         bill.usage.input_tokens,
         bill.usage.cached_input_tokens,
@@ -55,9 +74,19 @@ def line(exchange: Exchange, bill: Bill) -> bytes:
         _NOT_CACHED if bill.saved is None else _saved(bill.saved),
         "null" if token is None else "%.2f" % ((token - exchange.started) * 1000),
         (exchange.ended - exchange.started) * 1000,
-        _end(response.status if response else None, exchange.outcome),
+        known.end,
     )
     return written.encode()
+
+
+def feedback_line(feedback: Feedback, known: About) -> bytes:
+    """What it is about stands in it as in the exchange's own line, so that it is summed likewise."""
+    told = _members({"log": "feedback", "time": datetime.now(UTC), "id": feedback.request_id, **_told(feedback)})
+    return f"{{{told},{known.who},{known.said},{known.way},{known.end}}}\n".encode()
+
+
+def _told(feedback: Feedback) -> dict[str, Any]:
+    return {"score": feedback.score, "label": feedback.label, "comment": feedback.comment}
 
 
 @lru_cache(1)
@@ -75,11 +104,16 @@ def _payer(name: str, *labels: tuple[str, str]) -> str:
     return _members({"principal": name, "labels": dict(labels)})
 
 
-def _user(request: Request) -> str:
-    user = request.headers.get("x-weir-user")
-    if user is None:
-        return "null"
-    return orjson.dumps(user[:SHOWN].encode("utf-8", "replace").decode()).decode()
+def _said(request: Request) -> str:
+    """What the app may say of its request in headers of ours."""
+    user, version = request.headers.get("x-weir-user"), request.headers.get("x-weir-prompt-version")
+    if user is None and version is None:
+        return _SAID_NOTHING
+    return _members({"user": _bounded(user), "prompt_version": _bounded(version)})
+
+
+def _bounded(text: str | None) -> str | None:
+    return None if text is None else text[:SHOWN].encode("utf-8", "replace").decode()
 
 
 @lru_cache(REMEMBERED)
@@ -139,4 +173,4 @@ def _try(upstream: str, model: str | None, status: int | None, outcome: str | No
 
 def _members(entry: dict[str, Any]) -> str:
     """Of a JSON object, without its braces."""
-    return orjson.dumps(entry).decode()[1:-1]
+    return orjson.dumps(entry, option=orjson.OPT_UTC_Z).decode()[1:-1]

@@ -36,16 +36,19 @@ from proxy.plugin import (
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from plugins.metering.bill import Bill, Spent
-    from proxy.plugin import Attempt, Exchange, Response, Saved, Services, Usage
+    from proxy.plugin import Attempt, Exchange, Feedback, Response, Saved, Services, Usage
 
 ASKED: Key[int] = Key("the attempt that asked for a usage")
 PLAIN: Key[str] = Key("the upstream that is tried without asking")
 ASKABLE = frozenset({"chat", "completions"})
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 """OpenTelemetry's buckets for the time per output token."""
+
+UNKNOWN = ("unknown", OTHER, "unknown")
+"""Labels of feedback on what nobody remembers."""
 
 REMEMBERED = 1024
 """Of those who pay: what their labels are."""
@@ -54,10 +57,11 @@ log = logging.getLogger("weir.metering")
 
 
 class Labels(NamedTuple):
-    """Of who pays, and with each kind of token."""
+    """Of who pays, and with each kind of token; of an answer that was rated."""
 
     model: str
     payer: tuple[str, ...]
+    rated: tuple[str, ...]
     input: tuple[str, ...]
     output: tuple[str, ...]
     cached_input: tuple[str, ...]
@@ -106,7 +110,9 @@ class Metering(Plugin[MeteringConfig]):
         self._take(self._listed)
         if self.config.prices is not None:
             services.watch.add(self.config.prices, functools.partial(self._reload, self.config.prices))
-        yield
+        self._inbox = services.feedback
+        with self._inbox.open(self._hear):
+            yield
 
     def _ledger(self, services: Services) -> Callable[[bytes], None] | None:
         if self.config.ledger == "none":
@@ -120,6 +126,11 @@ class Metering(Plugin[MeteringConfig]):
         self._saved = services.counter("weir_saved_cost_usd", "what answers from a cache would have cost", payer)
         self._saved_tokens = services.counter("weir_saved_tokens", "likewise", (*payer, "kind"))
         self._wasted = services.counter("weir_wasted_cost_usd", "what nobody had anything of", ("reason",))
+        rated = ("route", "model", "principal")
+        self._feedback = services.counter("weir_feedback", "scores that were handed in", rated)
+        self._scores = services.counter(
+            "weir_feedback_score", "their sum: by weir_feedback_total it is the mean", rated
+        )
         self._unpriced = services.counter("weir_unpriced_requests", "requests without a price", ("model",))
         self._per_token = services.histogram(
             "gen_ai_server_time_per_output_token_seconds",
@@ -144,6 +155,16 @@ class Metering(Plugin[MeteringConfig]):
     @override
     def on_request(self, exchange: Exchange) -> None:
         exchange[TARIFF] = self
+
+    @override
+    def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        own = {name: PriceList(upstream.prices) for name, upstream in services.upstreams.items()}
+        self._book = PriceBook(self._listed, own)
+        services.models.update(self._listed.names, *(prices.names for prices in own.values()))
+        exchange[TARIFF] = self
+        is_askable = self.config.include_usage and exchange.request.endpoint in ASKABLE
+        is_asked = is_askable and asked(exchange.request.at_hand or b"", exchange.request.glimpse()) is not None
+        return ["asks the stream for its usage, unseen by the app"] if is_asked else []
 
     def rates(self, upstream: str, model: str | None) -> tuple[int, int] | None:
         """As a Tariff."""
@@ -203,24 +224,35 @@ class Metering(Plugin[MeteringConfig]):
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
         made = self._bill(exchange)
+        known = ledger.about(exchange, made)
         if self._write is not None:
-            self._write(ledger.line(exchange, made))
+            self._write(ledger.line(exchange, made, known))
         for spent in made.wasted:
             if spent.usd:
                 self._wasted.add(("retry",), spent.usd)
         if made.upstream is not None:
-            self._note(exchange, outcome, made, made.upstream)
+            labels = self._note(exchange, outcome, made, made.upstream)
+            self._inbox.remember(exchange.id, self._hear, (known, labels))
         elif made.saved is not None:
-            self._note_saved(exchange, exchange[SAVED], made.saved)
+            labels = self._note_saved(exchange, exchange[SAVED], made.saved)
+            self._inbox.remember(exchange.id, self._hear, (known, labels))
 
-    def _note_saved(self, exchange: Exchange, saved: Saved, spent: Spent) -> None:
+    def _hear(self, feedback: Feedback, facts: tuple[ledger.About, Labels] | None) -> None:
+        known, labels = (ledger.NOTHING, UNKNOWN) if facts is None else (facts[0], facts[1].rated)
+        if self._write is not None:
+            self._write(ledger.feedback_line(feedback, known))
+        self._feedback.add(labels)
+        self._scores.add(labels, feedback.score)
+
+    def _note_saved(self, exchange: Exchange, saved: Saved, spent: Spent) -> Labels:
         labels = self._labels(exchange.route, saved.upstream, saved.model, saved.served, _metric(exchange))
         self._saved_tokens.values[labels.input] += spent.usage.input_tokens
         self._saved_tokens.values[labels.output] += spent.usage.output_tokens
         if spent.usd:
             self._saved.add(labels.payer, spent.usd)
+        return labels
 
-    def _note(self, exchange: Exchange, outcome: Outcome, made: Bill, upstream: str) -> None:
+    def _note(self, exchange: Exchange, outcome: Outcome, made: Bill, upstream: str) -> Labels:
         labels = self._labels(exchange.route, upstream, made.model, made.served, _metric(exchange))
         self._note_tokens(labels, made.usage)
         if made.usd is None:
@@ -232,6 +264,7 @@ class Metering(Plugin[MeteringConfig]):
         if exchange.first_token_at is not None and made.usage.output_tokens > 1:
             took = exchange.ended - exchange.first_token_at
             self._per_token.observe((upstream, labels.model), took / (made.usage.output_tokens - 1))
+        return labels
 
     def _note_tokens(self, labels: Labels, usage: Usage) -> None:
         values = self._tokens.values
@@ -246,7 +279,7 @@ class Metering(Plugin[MeteringConfig]):
         label = self._model_label(model, served)
         payer = (route, upstream, label, principal)
         kinds = ("input", "output", "cached_input", "reasoning")
-        return Labels(label, payer, *((*payer, kind) for kind in kinds))
+        return Labels(label, payer, (route, label, principal), *((*payer, kind) for kind in kinds))
 
     def _model_label(self, model: str | None, served: str | None) -> str:
         """What was served, where the price list has it; else what was asked for, where the config names it."""

@@ -15,7 +15,7 @@ from plugins.rate_limit.settings import TOKENS, RateLimitConfig
 from proxy.plugin import PRINCIPAL, Key, Plugin, RateLimited, consumed, read_model
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from plugins.rate_limit.dimension import Dimension
     from plugins.rate_limit.settings import Limits
@@ -27,7 +27,7 @@ SUBJECTS = 4096
 """Whose limits are at hand, compiled."""
 
 LONGEST_SUBJECT = 64
-ESTIMATED = frozenset({"chat", "completions", "responses", "generate", "embeddings"})
+ESTIMATED = frozenset({"chat", "completions", "responses", "messages", "generate", "embeddings"})
 TOLD: Key[tuple[Granted, ...]] = Key("what was told of limits")
 
 
@@ -114,6 +114,22 @@ class RateLimit(Plugin[RateLimitConfig]):
             grant.settle(bounds.used(usage))
             if usage.output_tokens and exchange.usage is not None:
                 self._answers.learn(bounds.subject, usage.output_tokens / count)
+
+    @override
+    def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        if self._is_by_principal and PRINCIPAL not in exchange:
+            return ["counts for whoever calls, who is not known here"]
+        self._services = services
+        subject = exchange[PRINCIPAL].name if self._is_by_principal else self._subject(exchange)
+        bounds, body = self._bounds(subject), exchange.request.at_hand
+        if bounds is None:
+            return [f"sets {self._whose(subject)} no limit"]
+        claims = bounds.untold
+        if self.reads_usage and body and exchange.request.endpoint in ESTIMATED:
+            given, most, count = estimate(exchange.request, body)
+            claims = bounds.claims(given, count * (self._answers.expected(subject) if most is None else most))
+        whose = self._whose(subject)
+        return [f"claims {c.amount} of {d.said} for {whose}" for c, d in zip(claims, bounds.dims, strict=True)]
 
     @override
     def state(self) -> Mapping[str, Any]:

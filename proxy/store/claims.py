@@ -74,6 +74,8 @@ class Taken:
 
 
 class Store(ABC):
+    parts: int = 1
+    """Into how many a limit is divided, of which this store has one."""
     settle_ended: Callable[[], bool] = staticmethod(lambda: False)
     """Settles what has ended and is not counted yet; whether there was any. Asked before anybody is refused."""
 

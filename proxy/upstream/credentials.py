@@ -86,7 +86,10 @@ class Credential:
     # -- kept fresh
 
     def keep_fresh(self, source: Source, services: Services) -> None:
-        """Follow the key's files, or renew the token, until `stop`."""
+        """Follow the key's files, or renew the token, until `stop`; what headers have from elsewhere is secret."""
+        for path, said in source.filled.items():
+            if path[:3] == ("upstreams", self.name, "headers") and said.text:
+                self.mask.add(said.text.strip())
         filled = source.filled.get(("upstreams", self.name, "api_key"))
         token = self._settings.token
         if token is not None:

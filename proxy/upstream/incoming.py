@@ -106,8 +106,11 @@ class Incoming:
 
     @property
     def at_hand(self) -> bytes | None:
-        """The whole body, where it came in one read and nobody has taken it yet: so do most that are no streams."""
-        return self.chunks[0] if self.is_complete and len(self.chunks) == 1 else None
+        """The whole body, where it came in one read and nobody has taken it yet: so do most that are no streams.
+
+        What a guard may change is not at hand.
+        """
+        return self.chunks[0] if self.is_complete and len(self.chunks) == 1 and self.guard is None else None
 
     def preview(self, receiver: Receiver) -> None:
         """Until `put_back`, the body is pushed into `receiver`, as it came; what has come so far at once."""
@@ -119,6 +122,20 @@ class Incoming:
         """What a preview was given is still to be delivered."""
         self._receiver = None
         self.chunks[:0] = chunks
+
+    def replace(self, body: bytes, *, kind: bytes = b"", status: int | None = None) -> None:
+        """A whole body in place of what has come, which nobody has taken yet, and what would still come.
+
+        `kind`: its content type; `status`: it is another answer altogether.
+        """
+        self.cancel()
+        self.chunks, self.is_complete, self.error = [body], True, None
+        changed = {b"content-length": b"%d" % len(body), **({b"content-type": kind} if kind else {})}
+        kept = [field for field in self.fields if field[0].lower() not in changed]
+        self.fields = [*kept, *changed.items()]
+        self.index = {**self.index, **changed}
+        if status is not None:
+            self.status, self.guard = status, None
 
     def switch(self, peer: Peer) -> Switched:
         """After a 101: the connection's bytes go to `peer`, and what it has to say goes to what is returned."""

@@ -48,7 +48,9 @@ class OpenAI:
         self.name = name
         self.settings = settings
         self.credential = Credential(name, settings, self.KEY_IN)
-        self._displaced = self.credential.displaces
+        told = settings.headers.items()
+        self._own = [(name.encode(), value.get_secret_value().strip().encode()) for name, value in told]
+        self._displaced = {self.credential.displaces, *(name.lower() for name, _ in self._own)} - {b""}
         self.drains = settings.on_disconnect == "drain"
         self.in_flight = 0
         self.is_watched = settings.health is not None
@@ -84,7 +86,7 @@ class OpenAI:
         return self._base.removesuffix("/v1") + target
 
     def request_fields(self, request: Request, *, readable: bool = False) -> Fields:
-        """A fresh copy of what may go up, with this upstream's own credential.
+        """A fresh copy of what may go up, with this upstream's own fields and credential.
 
         `readable`: plugins want to read the answer, so an app that accepts encodings gets it without one.
         """
@@ -94,7 +96,8 @@ class OpenAI:
         if request.is_upgrade:
             fields = upgrade_fields(fields, passthrough=self._passthrough)
         if self._displaced:
-            fields = [field for field in fields if field[0].lower() != self._displaced]
+            fields = [field for field in fields if field[0].lower() not in self._displaced]
+            fields += self._own
         if self.credential.field is not None:
             fields.append(self.credential.field)
         return fields
@@ -131,6 +134,7 @@ class OpenAI:
         target = self.locate(path)
         target = self.credential.signed(target) if self.credential.is_in_query else target
         lines = [f"GET {target} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\nConnection: close".encode()]
+        lines += map(b": ".join, self._own)
         if self.credential.field is not None:
             lines.append(b": ".join(self.credential.field))
         connection = await self._dialer.dial(lambda: Connection(self.name, _nothing, _nothing))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from proxy.headers import is_value
+from proxy.headers import CREDENTIALS, HOP_BY_HOP, is_value
 from proxy.prices import Prices
 from proxy.scalars import (
     Duration,
@@ -98,6 +98,25 @@ def _deployments(deployments: dict[str, str]) -> dict[str, str]:
     return deployments
 
 
+def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        for is_wrong, what, fix in _header_faults(name.lower(), value):
+            if is_wrong:
+                raise fault(what, fix, key=name)
+    if len({name.lower() for name in headers}) < len(headers):
+        raise fault("names a header twice", "keep one of the two")
+    return headers
+
+
+def _header_faults(name: str, value: SecretStr) -> Iterator[tuple[bool, str, str]]:
+    yield not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name), "is no name of a header", "write it as in HTTP-Referer"
+    yield name in CREDENTIALS, "carries a credential", "write it as `api_key`, with `api_key_in: header:NAME`"
+    what = "says how the request is sent, or is Weir's own"
+    is_framing = name in HOP_BY_HOP | {"host", "expect", "accept-encoding"} or name.startswith(("content-", "x-weir-"))
+    yield is_framing, what, "remove it"
+    yield not is_value(value.get_secret_value().strip()), "holds nothing, or what no header can", "write plain ASCII"
+
+
 def _base_url(url: str) -> str:
     found = next((wrong for is_wrong, wrong in _url_faults(url) if is_wrong), None)
     if found:
@@ -139,6 +158,9 @@ class Upstream(Part):
     deployments: Annotated[dict[str, str], AfterValidator(_deployments)] = Field(
         default_factory=dict, description="azure: deployment by model; without one the model's name is the deployment's"
     )
+    headers: Annotated[dict[str, SecretStr], AfterValidator(_headers)] = Field(
+        default_factory=dict, description="fields that each request to it has, instead of the caller's of these names"
+    )
     auth: Literal["replace", "passthrough"] = Field(
         default="replace", description="passthrough: the caller's own credential and cookies go up"
     )
@@ -149,6 +171,10 @@ class Upstream(Part):
     include_usage: bool = Field(
         default=True,
         description="false: metering does not ask it for the usage of streams, since it refuses to be asked",
+    )
+    normalize: bool = Field(
+        default=True,
+        description="tgi: what would break OpenAI's clients is repaired; false passes every answer as it came",
     )
     replay_safe: bool = Field(
         default=False,
@@ -170,7 +196,7 @@ class Upstream(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for is_wrong, what, fix, key in (*_credential_faults(self), *_azure_faults(self)):
+        for is_wrong, what, fix, key in (*_credential_faults(self), *_azure_faults(self), *_tgi_faults(self)):
             if is_wrong:
                 raise fault(what, fix, key=key)
         return self
@@ -182,8 +208,16 @@ def _credential_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str
     yield bool(passes and upstream.api_key), "passthrough sends the caller's key, and api_key is set", one, "auth"
     yield bool(passes and upstream.token), "passthrough sends the caller's key, and token is set", one, "auth"
     yield bool(passes and upstream.api_key_in), "passthrough sends the caller's key", "remove this", "api_key_in"
+    place, key = upstream.api_key_in, "api_key_in"
+    is_theirs = place is not None and place.name.lower() in {name.lower() for name in upstream.headers}
+    yield is_theirs, "names a header that `headers` has, too", "keep one of the two", key
     yield bool(upstream.api_key and upstream.token), "api_key and token are two credentials", one, "token"
     yield bool(upstream.token and upstream.api_key_in), "a token always goes as bearer", "remove this", "api_key_in"
+
+
+def _tgi_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
+    is_alone = "normalize" in upstream.model_fields_set and upstream.kind != "tgi"
+    yield is_alone, f"only kind tgi has this key, and this is {upstream.kind}", "remove it", "normalize"
 
 
 def _azure_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:

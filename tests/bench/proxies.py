@@ -103,12 +103,18 @@ class Variant:
 
 
 _AUTH_AND_METERING = f'{{auth: {{keys: [{{name: bench, sha256: "{_KEY}"}}]}}}}, {{metering: {{prices: "{_PRICES}"}}}}'
-_CHAIN = f"""\
-plugins:
-  [{_AUTH_AND_METERING}, {{rate_limit: {{requests: 60000000/min, tokens: 20000000000/min, concurrent: 5000}}}},
-   {{budget: {{usd: 500000/day}}}}, {{cache: {{ttl: 10m}}}}, {{failover: {{first_token: 30s}}}}, circuit_breaker]
-"""
+_LIMITS = (
+    "{rate_limit: {requests: 60000000/min, tokens: 20000000000/min, concurrent: 5000}}, {budget: {usd: 500000/day}}"
+)
+_LAST = "{cache: {ttl: 10m}}, {failover: {first_token: 30s}}, circuit_breaker"
+_CHAIN = f"plugins: [{_AUTH_AND_METERING}, {_LIMITS}, {_LAST}]\n"
 """All of the design's own chain but privacy, with limits that nobody reaches; each request is a miss of the cache."""
+
+_WHOLE_CHAIN = f"plugins: [{_AUTH_AND_METERING}, {_LIMITS}, pii, {_LAST}]\n"
+_REDACTING = """\
+plugins: [{pii: {custom: [{name: ticket, pattern: "[0-9]{10}", examples: ["0000000042"]}]}}]
+"""
+"""In each request a number is found, and its placeholder looked for in each event."""
 
 _MEMORY_CHAIN = "weir + chain"
 
@@ -139,6 +145,16 @@ VARIANTS = (
         {REQUEST_US: Budget(5.5, times_nginx=True), EVENT_US: Budget(1.45, times_nginx=True), IDLE_MB: Budget(60)},
     ),
     Variant("weir + chain, Redis", _CHAIN, {REQUEST_US: Budget(30, beyond=_MEMORY_CHAIN)}, shares=True),
+    Variant(
+        "weir + chain and pii",
+        _WHOLE_CHAIN,
+        {REQUEST_US: Budget(5.5, times_nginx=True), EVENT_US: Budget(2, times_nginx=True), IDLE_MB: Budget(60)},
+    ),
+    Variant(
+        "weir + pii at work",
+        _REDACTING,
+        {EVENT_US: Budget(2, times_nginx=True), first_event_key(WIDE[-1], 50): Budget(1)},
+    ),
     Variant(
         "weir + tap and filter",
         'plugins: [{tap: {use: "tests.bench.stages:TapEveryEvent"}}, {filter: {use: "tests.bench.stages:FilterEveryEvent"}}]\n',

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from plugins import budget, cache, circuit_breaker, failover, guard, metering, rate_limit, sse_keepalive
+from plugins import budget, cache, circuit_breaker, failover, guard, metering, pii, rate_limit, sse_keepalive, tracing
 from plugins.auth import settings as auth
 from plugins.budget.settings import AmountText
 from plugins.guard import caps
+from plugins.pii.custom import EntityName
 from proxy import config, prices, scalars, targets
 from proxy.plugin import PluginConfig
 
@@ -44,11 +45,15 @@ MODELS: dict[str, type[BaseModel]] = {
     "cache": cache.CacheConfig,
     "cache_memory": cache.Memory,
     "sse_keepalive": sse_keepalive.KeepaliveConfig,
+    "tracing": tracing.TracingConfig,
     "circuit_breaker": circuit_breaker.BreakerConfig,
     "failover": failover.FailoverConfig,
     "failover_backoff": failover.Backoff,
     "guard": guard.GuardConfig,
     "guard_max_tokens": caps.MaxTokens,
+    "pii": pii.PiiConfig,
+    "pii_allow": pii.Allow,
+    "pii_custom": pii.Custom,
 }
 
 _REGION = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end of keys -->)", re.DOTALL)
@@ -64,6 +69,7 @@ _PATTERNS = {
         "share": scalars.Share,
         "rate": scalars.Rate,
         "amount": AmountText,
+        "word": EntityName,
         "`bearer`, `header:NAME`, `query:NAME`": scalars.Placement,
     }.items()
 }

@@ -41,7 +41,8 @@ def folder(tmp_path, monkeypatch):
     module.Tagging = Tagging
     monkeypatch.setitem(sys.modules, "tagging", module)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    for name in re.findall(r"\$\{([A-Z_]+)\}", "".join(BLOCKS)):
+        monkeypatch.setenv(name, "sk-1")
     for file, text in FILES:
         pathlib.Path(file).write_text(text)
     shutil.copy(ROOT / "config/prices.yaml", tmp_path)

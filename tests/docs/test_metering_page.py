@@ -10,7 +10,7 @@ from plugins.metering import ledger
 from plugins.metering.bill import bill
 from plugins.metering.prices import PriceBook, PriceList
 from proxy import testing
-from proxy.plugin import Attempt, Target
+from proxy.plugin import Attempt, Feedback, Target
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "metering.md").read_text()
 
@@ -30,8 +30,17 @@ def test_the_line_has_the_fields_of_a_real_one():
     shown = re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)[1].replace("\n", "")
     exchange = testing.exchange()
     exchange.attempts.append(Attempt(1, Target("openai"), [], b""))
-    real = ledger.line(exchange, bill(exchange, PriceBook(PriceList({}), {})))
-    assert fields(orjson.loads(shown)) == fields(orjson.loads(real))
+    made = bill(exchange, PriceBook(PriceList({}), {}))
+    known = ledger.about(exchange, made)
+    assert fields(orjson.loads(shown)) == fields(orjson.loads(ledger.line(exchange, made, known)))
+
+
+def test_a_line_of_feedback_has_the_fields_of_a_real_one():
+    shown = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[2].replace("\n", "")
+    feedback = Feedback(request_id="req_4f1c0a6b2d3e4f5a6b7c8d9e", score=1.0)
+    exchange = testing.exchange()
+    known = ledger.about(exchange, bill(exchange, PriceBook(PriceList({}), {})))
+    assert fields(orjson.loads(shown)) == fields(orjson.loads(ledger.feedback_line(feedback, known)))
 
 
 async def test_the_metrics_have_their_labels():
@@ -48,4 +57,4 @@ async def test_the_metrics_have_their_labels():
     for name, labels in shown.items():
         found = families[name.removesuffix("_total")]
         assert found in (set(), set(labels)), name
-    assert len(shown) == 7
+    assert len(shown) == 9

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CACHE = Path(tempfile.gettempdir()) / "weir-test-clients"
-INSTALL_SECONDS = 600
+INSTALL_SECONDS = 2400  # some are built from source
 
 
 def python(name: str, *requirements: str) -> Path:

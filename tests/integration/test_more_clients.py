@@ -1,4 +1,5 @@
-"""Clients that bring their own environments: LangChain, Node's `openai` and `ai`, and the `openai` package's own tests.
+"""Clients that bring their own environments: LangChain, Node's `openai` and `ai`, Anthropic's SDK, and the `openai`
+package's own tests.
 
 `make test-clients` runs them; the first run installs what they need.
 """
@@ -15,6 +16,7 @@ import openai
 import orjson
 import pytest
 
+from tests.contract import systems
 from tests.integration import environments, sdk_suite
 from tests.integration import weir as processes
 from tests.integration.clients import OPENAI, Server
@@ -56,6 +58,21 @@ async def test_node(upstream: str, weir: Weir) -> None:
     script = shutil.copy(HERE / "node_clients.mjs", folder)
     direct = await printed("node", str(script), f"{upstream}/v1", "demo")
     assert await printed("node", str(script), f"{weir.root}/v1", "demo") == direct
+
+
+@beside_the_upstream
+async def test_anthropics_own_api() -> None:
+    """Its SDK against the golden answers: whole, streamed, overloaded; and what stops short is an error through Weir."""
+    python = str(await asyncio.to_thread(environments.python, "anthropic", "anthropic"))
+    names = [golden.id for golden in systems.goldens() if golden.path == "/v1/messages"]
+    command = (python, str(HERE / "anthropic_client.py"))
+    async with systems.house() as house:
+        whole, streamed, overloaded, short = await printed(*command, house.upstream.url, systems.CASE, *names)
+        *through, cut = await printed(*command, house.weir.url, systems.CASE, *names)
+    assert through == [whole, streamed, overloaded]
+    assert whole["content"][0]["text"] == streamed[1]["content"][0]["text"] == "Hello there"
+    assert "Overloaded" in str(overloaded)
+    assert (isinstance(short[1], dict), isinstance(cut[1], dict)) == (True, False)
 
 
 def test_the_tests_of_the_openai_package(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ CONFIG = """\
 server: {{listen: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}"}}
 upstreams: {{up: {{base_url: "{base_url}", auth: passthrough, kind: {kind}}}}}
 routes: [{{name: default, targets: [up]}}]
-"""
+{more}"""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Weir:
 
 
 @contextlib.contextmanager
-def running(base_url: str, folder: Path, *, kind: str = "openai") -> Iterator[Weir]:
-    """Ready to serve; ended with SIGTERM. Its log is shown where it does not start or does not end well."""
+def running(base_url: str, folder: Path, *, kind: str = "openai", more: str = "") -> Iterator[Weir]:
+    """Ready to serve, with `more` in its config; ended with SIGTERM. Its log is shown where it does not start or end well."""
     port, admin = free_ports()
     config, log = folder / "config.yaml", folder / "weir.log"
-    config.write_text(CONFIG.format(port=port, admin=admin, base_url=base_url, kind=kind))
+    config.write_text(CONFIG.format(port=port, admin=admin, base_url=base_url, kind=kind, more=more))
     with log.open("wb") as output:
         command = [sys.executable, "-m", "proxy.cli", "serve", "--config", str(config)]
         process = subprocess.Popen(command, stdout=output, stderr=output)

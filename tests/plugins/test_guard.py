@@ -175,6 +175,7 @@ REFUSED = [
     (CEILING, chat(max_tokens=-1), CHAT, BELOW, "max_tokens", "is -1"),
     (CEILING, b'{"max_tokens":101,"prompt":"a"}', COMPLETIONS, ABOVE, "max_tokens", ASK_FEWER),
     (CEILING, b'{"max_output_tokens":101}', RESPONSES, ABOVE, "max_output_tokens", ASK_FEWER),
+    (CEILING, chat(max_tokens=101), "/v1/messages", ABOVE, "max_tokens", ASK_FEWER),
     (
         CEILING,
         b'{"inputs":"a","parameters":{"max_new_tokens":101}}',
@@ -192,6 +193,7 @@ REFUSED = [
     (MODELS, chat(model="GPT-4O"), CHAT, (403, "model_not_allowed"), "model", "gpt-4o*, text-embedding-3-*"),
     (MODELS, chat(model="x" * 500), CHAT, (403, "model_not_allowed"), "model", f"'{'x' * 100}' is not"),
     (MODELS, b'{"model":"m"}', EMBEDDINGS, (403, "model_not_allowed"), "model", "'m'"),
+    (MODELS, b'{"model":"m"}', "/v1/messages", (403, "model_not_allowed"), "model", "'m'"),
     (MODELS, b'{"model":"m"}', "/v1/moderations", (403, "model_not_allowed"), "model", "'m'"),
     (MODELS, b'{"model":"m"}', "/v1/responses/compact", (403, "model_not_allowed"), "model", "'m'"),
     (MODELS, b'{"model":"m"}', "/v1/images/edits", (403, "model_not_allowed"), "model", "'m'"),
@@ -246,6 +248,7 @@ REFUSED = [
         "has 11 bytes",
     ),
     (BYTES, b'{"input":[{"output":"%b"}]}' % (b"x" * 11), RESPONSES, LONG, "input[0].content", "has 11 bytes"),
+    (BYTES, b'{"system":"%b"}' % (b"x" * 11), "/v1/messages", LONG, "system", "has 11 bytes"),
     (BYTES, b'{"input":"%b"}' % (b"x" * 11), SPEECH, LONG, "input", "has 11 bytes"),
     (BYTES, b'{"prompt":"%b"}' % (b"x" * 11), IMAGES, LONG, "prompt", "has 11 bytes"),
     (BYTES, b'{"inputs":"%b"}' % (b"x" * 11), "/generate", LONG, "inputs", "has 11 bytes"),

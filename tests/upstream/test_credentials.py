@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
 from proxy import config, testing
 from proxy.services import Services
@@ -34,9 +35,11 @@ CALLERS = {
 }
 
 
-async def sent(target: str = "/v1/x", headers: Any = None, **settings: Any) -> tuple[str, list[tuple[bytes, bytes]]]:
-    """The request target at the upstream, and the fields but for Host."""
-    async with serving(each(OK)) as server, opened(server.url, **settings) as upstream:
+async def sent(
+    target: str = "/v1/x", headers: Any = None, own: Any = None, **settings: Any
+) -> tuple[str, list[tuple[bytes, bytes]]]:
+    """The request target at the upstream, and the fields but for Host; `own`: the upstream's own."""
+    async with serving(each(OK)) as server, opened(server.url, headers=own or {}, **settings) as upstream:
         await ask(upstream, request(target=target, headers={**CALLERS, "X-Last": "1", **(headers or {})}))
     [head] = server.heads
     return head.start.split()[1].decode(), head.fields[1:]
@@ -94,8 +97,38 @@ async def test_passthrough_sends_what_the_caller_sent() -> None:
     assert {name.decode(): value.decode() for name, value in fields} == {**CALLERS, "X-Last": "1"}
 
 
+async def test_fields_of_its_own_take_the_place_of_the_callers() -> None:
+    said = {"Modal-Key": SecretStr("wk-1"), "OpenAI-Organization": SecretStr(" org-ours ")}
+    _, fields = await sent(headers={"openai-organization": "org-app", "x-a": "1"}, own=said, api_key=KEY)
+    ours = [
+        (b"Modal-Key", b"wk-1"),
+        (b"OpenAI-Organization", b"org-ours"),
+        (b"Authorization", b"Bearer " + KEY.encode()),
+    ]
+    assert fields == [(b"X-Last", b"1"), (b"x-a", b"1"), *ours]
+
+
+async def test_what_fields_of_its_own_have_from_elsewhere_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the config is no secret: an error may well speak of it."""
+    monkeypatch.setenv("MODAL_SECRET", "ws-0123456789")
+    body = b'{"error":{"message":"ws-0123456789 is not for team-red"}}'
+    async with testing.upstream(testing.answer(body, status=401)) as upstream:
+        settings = 'headers: {Modal-Secret: "${MODAL_SECRET}", X-Team: team-red}'
+        async with testing.weir(upstream, settings=settings) as weir:
+            answer = await testing.ask(weir, {"model": "m"})
+        assert upstream.last.headers["modal-secret"] == "ws-0123456789"
+    assert answer.body == body.replace(b"ws-0123456789", b"***")
+
+
+async def test_health_checks_have_the_fields_too() -> None:
+    async with serving(each(OK)) as server, opened(server.url, headers={"X-Team": SecretStr("red")}) as upstream:
+        assert await upstream.probe("/health") == 200
+    [head] = server.heads
+    assert (b"X-Team", b"red") in head.fields
+
+
 async def test_it_does_not_show() -> None:
-    async with opened("http://127.0.0.1:1/v1", api_key=KEY) as upstream:
+    async with opened("http://127.0.0.1:1/v1", api_key=KEY, headers={"X": SecretStr("sk-x")}) as upstream:
         assert "sk-" not in f"{upstream!r} {upstream.credential!r} {upstream.settings!r} {upstream.credential}"
 
 

@@ -103,6 +103,41 @@ async def test_whole_raises_for_half_an_answer(rests: float) -> None:
             await whole(incoming, limit=100)
 
 
+async def test_a_whole_body_can_be_replaced() -> None:
+    async with serving(each(OK)) as server, opened(server.url) as upstream:
+        incoming = await start(upstream)
+        await until(lambda: incoming.is_complete)
+        incoming.replace(b"better")
+        sink = await read(incoming)
+        assert (sink.body, sink.is_whole, incoming.status) == (b"better", True, 200)
+        assert incoming.index[b"content-length"] == b"6"
+        assert [value for name, value in incoming.fields if name.lower() == b"content-length"] == [b"6"]
+        assert upstream.pool.idle == 1
+
+
+async def test_an_answer_that_goes_on_can_be_replaced_by_another_and_the_upstream_hears_of_it() -> None:
+    flood = Flood(WITH_LENGTH)
+    async with serving(flood) as server, opened(server.url) as upstream:
+        incoming = await start(upstream)
+        incoming.guard = pytest.fail
+        incoming.replace(b"{}", kind=b"application/json", status=429)
+        sink = await read(incoming)
+        assert (sink.body, sink.is_whole, incoming.status) == (b"{}", True, 429)
+        assert incoming.index[b"content-type"] == b"application/json"
+        await until(lambda: not server.here)
+        assert not upstream.pool.open
+
+
+async def test_what_a_guard_may_change_is_not_at_hand() -> None:
+    async with serving(each(OK)) as server, opened(server.url) as upstream:
+        incoming = await start(upstream)
+        await until(lambda: incoming.is_complete)
+        assert incoming.at_hand == b"ok"
+        incoming.guard = lambda receiver: receiver
+        assert incoming.at_hand is None
+        assert (await read(incoming)).body == b"ok"
+
+
 FLOODS = {
     "one body": lambda: Flood(WITH_LENGTH),
     "tiny chunks": lambda: Flood(CHUNKED, b"1\r\nx\r\n" * (PIECE // 6), b"0\r\n\r\n"),

@@ -23,3 +23,9 @@ from proxy.upstream.tgi import TGI
 )
 def test_locate(base_url: str, target: str, located: str) -> None:
     assert TGI("gpu", config.Upstream(kind="tgi", base_url=base_url)).locate(target) == located
+
+
+def test_only_kind_tgi_is_normalized() -> None:
+    assert config.Upstream(kind="tgi", base_url="http://tgi", normalize=False).normalize is False
+    with pytest.raises(ValueError, match="only kind tgi has this key"):
+        config.Upstream(kind="openai", base_url="http://host/v1", normalize=False)

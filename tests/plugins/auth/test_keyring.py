@@ -48,6 +48,16 @@ async def test_the_keys_are_here_when_the_first_request_comes():
     assert len(published.requests) == 1
 
 
+async def test_another_config_takes_the_keys_over_also_while_the_issuer_is_away():
+    async with testing.upstream(testing.answer(jwks())) as published, tokens(published) as weir:
+        published.script = testing.answer(b"", status=500)
+        file = weir.plan.source.file
+        file.write_text(file.read_text().replace("name: default", "name: another"))
+        assert await weir.reloads.reload() == "ok"
+        assert await code(weir, bearer(token())) == (200, None)
+        assert len(published.requests) == 1
+
+
 async def test_until_the_keys_came_tokens_get_a_503_and_keys_are_served(impatient, caplog):
     failing = testing.answer(b"{}", status=500)
     async with testing.upstream(failing) as published, tokens(published) as weir:

@@ -326,6 +326,22 @@ async def test_a_get_that_was_dropped_is_asked_again():
     assert (len(a.requests), len(b.requests)) == (1, 1)
 
 
+FAILED = b'{"object":"fine_tuning.job","id":"ftjob-1","status":"failed","error":{"code":"server_error","message":"x"}}'
+
+
+async def test_what_was_kept_of_a_failure_is_an_answer():
+    async with house(testing.answer(FAILED), SERVES) as (weir, a, b):
+        answer = await wire.fetch(weir.url, b"GET /v1/fine_tuning/jobs/ftjob-1 HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert answer.body == FAILED
+        assert await double.at_rest(weir) == {"ok": 1}
+    assert (len(a.requests), b.requests) == (1, [])
+
+
+async def test_a_failure_that_is_told_of_the_request_itself_is_none():
+    async with house(testing.answer(FAILED), SERVES) as (weir, *_):
+        assert way(await testing.ask(weir, ASK)) == (200, "b", "3")
+
+
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/batches", "/v1/responses/resp_1/cancel"])
 async def test_what_an_upstream_keeps_is_asked_of_that_upstream_alone(path):
     async with house(Scripted(DOWN, DOWN, SERVES), SERVES) as (weir, a, b):

@@ -170,6 +170,29 @@ async def test_other_events_without_choices_pass(house):
     assert answer.body == azure + odd + PLAIN
 
 
+async def test_a_usage_beside_a_choice_that_says_nothing_is_not_seen_either(house):
+    litellm = USAGE.replace(b'"choices":[]', b'"choices":[{"index":0,"delta":{}}]')
+    async with house(testing.stream(*EVENTS[:-1], litellm, EVENTS[-1])) as home:
+        answer = await testing.ask(home.weir, {"model": "gpt-4o", "stream": True})
+        assert (await home.line())["tokens"]["output"] == 5
+    assert answer.body == PLAIN
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        b'{"index":0,"delta":{},"finish_reason":"stop"}',
+        b'{"index":0,"delta":{"content":""}}',
+        b'{"index":0,"text":""}',
+    ],
+)
+async def test_a_usage_beside_a_choice_that_says_something_passes(house, choice):
+    told = USAGE.replace(b'"choices":[]', b'"choices":[%b]' % choice)
+    async with house(testing.stream(*EVENTS[:-1], told, EVENTS[-1])) as home:
+        answer = await testing.ask(home.weir, {"model": "gpt-4o", "stream": True})
+    assert told in answer.body
+
+
 async def test_each_event_goes_down_when_it_comes(house):
     seen = asyncio.Event()
 

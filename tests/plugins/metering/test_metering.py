@@ -57,7 +57,7 @@ def who(does: str = "knows") -> str:
 
 async def test_an_answer_leaves_one_line_that_says_it_all(house):
     async with house(ANSWER, before=who()) as home:
-        answer = await testing.ask(home.weir, ASK, headers={"x-weir-user": "ada"})
+        answer = await testing.ask(home.weir, ASK, headers={"x-weir-user": "ada", "x-weir-prompt-version": "v7"})
         line = await home.line()
     assert line.pop("time").endswith("Z")
     assert 0 < line.pop("duration_ms") < 60_000
@@ -67,6 +67,7 @@ async def test_an_answer_leaves_one_line_that_says_it_all(house):
         "principal": "search-team",
         "labels": {"feature": "search"},
         "user": "ada",
+        "prompt_version": "v7",
         "route": "default",
         "detour": None,
         "endpoint": "chat",
@@ -136,8 +137,12 @@ async def test_usage_is_read_in_every_shape(house, path, streams, body, tokens):
     assert (line["estimated"], Decimal(line["cost_usd"]) > 0) == (False, True)
 
 
-async def test_native_tgi_tells_its_usage_in_the_header(house):
-    script = testing.answer(b'{"generated_text":"a"}', x_prompt_tokens="12", x_generated_tokens="7")
+DETAILS = b'[{"generated_text":"a","details":{"finish_reason":"length","generated_tokens":7,"prefill":[],"tokens":[]}}]'
+
+
+@pytest.mark.parametrize("body", [b'{"generated_text":"a"}', DETAILS], ids=["plain", "details"])
+async def test_native_tgi_tells_its_usage_in_the_header(house, body):
+    script = testing.answer(body, x_prompt_tokens="12", x_generated_tokens="7")
     async with house(script) as home:
         await testing.ask(home.weir, {"inputs": "x"}, path="/generate")
         line = await home.line()
@@ -315,6 +320,45 @@ async def test_what_an_app_says_of_its_user_cannot_break_a_line(house, user, sho
         await client.send(head.encode("utf-8", "surrogateescape"))
         await client.answer("POST")
         assert (await home.line())["user"] == shown
+
+
+async def test_feedback_leaves_a_line_that_says_what_it_is_about(house):
+    async with house(ANSWER, before=who()) as home:
+        answer = await testing.ask(home.weir, ASK, headers={"x-weir-prompt-version": "x" * 300})
+        line = await home.line()
+        request_id = answer.headers["x-weir-request-id"]
+        home.weir.feedback.hand_in(orjson.dumps({"request_id": request_id, "score": 0.5, "comment": 'a "b"\n'}))
+        unknown = "req_" + "0" * 24
+        home.weir.feedback.hand_in(orjson.dumps({"request_id": unknown, "score": 1, "label": "thumb"}))
+        await wire.until(lambda: home.out.getvalue().count(b'"feedback"') == 2)
+        rated, late = [orjson.loads(each) for each in home.out.getvalue().splitlines() if b'"feedback"' in each]
+    assert (rated["score"], rated["label"], rated["comment"]) == (0.5, None, 'a "b"\n')
+    shared = [
+        "id",
+        "principal",
+        "labels",
+        "user",
+        "prompt_version",
+        "route",
+        "upstream",
+        "model",
+        "served_model",
+        "status",
+    ]
+    assert {key: rated[key] for key in shared} == {key: line[key] for key in shared}
+    assert line["prompt_version"] == "x" * 256
+    assert (late["id"], late["score"], late["label"], late["principal"], late["route"]) == (
+        unknown,
+        1.0,
+        "thumb",
+        None,
+        None,
+    )
+    assert home.metric("weir_feedback_total") == {
+        '{model="gpt-4o-2024-08-06",principal="search-team",route="default"}': 1.0,
+        '{model="other",principal="unknown",route="unknown"}': 1.0,
+    }
+    assert sum(home.metric("weir_feedback_score_total").values()) == 1.5
 
 
 async def test_the_ledger_may_be_a_file(house, tmp_path):

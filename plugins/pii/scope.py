@@ -1,0 +1,74 @@
+"""What of a request's JSON stays as it is: the model's name, the seed, and messages of roles that nobody asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from proxy.plugin import top_level_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_STRUCTURE: Final = ("model", "seed")
+_DIALOGUES: Final = ("messages", "input")
+_OF_ROLES: Final = {"instructions": "system", "system": "system", "prompt": "user", "inputs": "user"}
+_ROLE_OF_TYPE: Final = {"function_call_output": "tool", "custom_tool_call_output": "tool", "message": "user"}
+_TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
+
+
+def kept(body: bytes, raw: str, roles: frozenset[str] | None) -> list[tuple[int, int]]:
+    """Places in `raw`, which is `body` decoded. None where it is no JSON object: then nothing is known of it."""
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return []
+    if not isinstance(value, dict):
+        return []
+    spans = [span for key in _STRUCTURE if key in value for span in top_level_values(body, key)]
+    if roles is not None:
+        spans += _of_other_roles(body, value, roles)
+    if len(body) == len(raw):
+        return spans
+    return [(len(body[:start].decode()), len(body[:end].decode())) for start, end in spans]
+
+
+def _of_other_roles(body: bytes, value: dict[str, Any], roles: frozenset[str]) -> Iterator[tuple[int, int]]:
+    for key, role in _OF_ROLES.items():
+        if key in value and role not in roles:
+            yield from top_level_values(body, key)
+    for key in _DIALOGUES:
+        for start, end in top_level_values(body, key) if key in value else ():
+            if body[start : start + 1] == b"[":
+                yield from (
+                    (start + first, start + last)
+                    for first, last in elements(body[start:end])
+                    if _role(body[start + first : start + last]) not in roles
+                )
+            elif "user" not in roles:
+                yield start, end
+
+
+def _role(element: bytes) -> str:
+    value = orjson.loads(element)
+    if not isinstance(value, dict):
+        return "user"
+    role = value.get("role")
+    return role if isinstance(role, str) else _ROLE_OF_TYPE.get(str(value.get("type")), "assistant")
+
+
+def elements(array: bytes) -> Iterator[tuple[int, int]]:
+    """Where the elements of a valid JSON array lie, with the blanks around them."""
+    depth, start = 0, 1
+    for token in _TOKEN.finditer(array):
+        mark = token[0]
+        if mark in {b"[", b"{"}:
+            depth += 1
+        elif mark in {b"]", b"}"}:
+            depth -= 1
+        if (mark == b"," and depth == 1) or (mark == b"]" and not depth):
+            if array[start : token.start()].strip():
+                yield start, token.start()
+            start = token.end()
