@@ -9,7 +9,7 @@ TOOLS := $(VENV)/.tools
 LOCK = PATH="$(abspath $(TOOLS))/bin:$$PATH" UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet \
 	--universal --python-version 3.11 --generate-hashes --upgrade
 
-.PHONY: run demo test test-clients check format bench bench-pii lock deploy-check image-check clean
+.PHONY: run demo test test-clients check format bench bench-balance bench-pii lock deploy-check image-check clean
 
 run: $(READY)            ## start the proxy with config/config.yaml on :8080
 	$(BIN)/weir serve
@@ -36,12 +36,15 @@ format: $(READY)
 bench: $(READY)          ## Weir beside nginx, in one run
 	$(BIN)/python -m tests.bench $(ARGS)
 
+bench-balance: $(READY)  ## ways to balance three GPU servers of unequal speed, in virtual time
+	$(BIN)/python -m tests.bench.fleet $(ARGS)
+
 bench-pii: $(READY)      ## how well pii finds, and its cost, beside presidio-analyzer (installs it; ARGS=--no-presidio)
 	$(BIN)/python -m tests.bench.pii $(ARGS)
 
 lock:                    ## renew the hashes of everything that the image installs
 	deploy/tools.sh $(TOOLS)
-	$(LOCK) pyproject.toml --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra otel --output-file requirements.lock
 	echo 'hatchling' | $(LOCK) - --output-file requirements-build.lock
 
 deploy-check: $(READY)   ## chart, manifests, rules, dashboards, Dockerfile, with the tools for each (gets them)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy.exchange import Exchange
     from proxy.fault import Fault
     from proxy.upstream.pace import Pace
+    from proxy.upstream.work import Work
 
 
 class Target:
@@ -69,6 +70,7 @@ class Attempt:
     is nobody's fault; and `hold`, how its answer is looked at before it goes down. In `on_attempt_end`, where `fault`
     says what was wrong: `retry`, whether the next target is tried, with `again` this one once more, and the `pause`
     before that in seconds.
+    `busy_seconds`: when it is over, its part of the upstream's time, where that is counted.
     With `continues`, the next target goes on with a text that breaks off, if `on_attempt_end` wants it tried.
     """
 
@@ -77,6 +79,7 @@ class Attempt:
         "_headers",
         "again",
         "body",
+        "busy_seconds",
         "continues",
         "deadline",
         "delivered_tokens",
@@ -85,6 +88,7 @@ class Attempt:
         "first_byte",
         "hold",
         "is_over",
+        "mark",
         "number",
         "outcome",
         "pace",
@@ -93,6 +97,7 @@ class Attempt:
         "started",
         "status",
         "target",
+        "work",
     )
 
     def __init__(self, number: int, target: Target, fields: Fields, body: bytes | None) -> None:
@@ -112,6 +117,8 @@ class Attempt:
         self.pause = 0.0
         self.pace: Pace | None = None
         self.delivered_tokens = 0
+        self.work: Work | None = None
+        self.mark = self.busy_seconds = 0.0
         self.is_over = False
 
     @property

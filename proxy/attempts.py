@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from proxy import refusals, static
 from proxy.attempt import Attempt
-from proxy.balance import note_pace
+from proxy.balance import note_end
 from proxy.body import replace_multipart_field, replace_value
 from proxy.encoding import is_plain
 from proxy.errors import Outcome, OutOfTime, PassedOver, ProxyError, Unavailable, UpstreamTimeout
@@ -22,6 +24,7 @@ from proxy.preview import looked_at, serves_at_once
 from proxy.response import Response
 from proxy.routing import read_model
 from proxy.splice import Splice, can_be_continued, continuing
+from proxy.upstream.warming import first_ready
 from proxy.usage import Usage
 
 if TYPE_CHECKING:
@@ -65,7 +68,17 @@ class Attempts:
             wants_body = route.needs_body and exchange.request.generates
             await (exchange.request.body() if wants_body else _read_small(exchange.request))
         exchange.targets = route.ordered(exchange)
-        way = _Way(exchange, route, downstream)
+        if route.queue is None or exchange.request.method != "POST":  # what only asks is no work for a GPU
+            return await self._answered(_Way(exchange, route, downstream))
+        try:
+            if await route.queue.turn(exchange):
+                exchange.targets = route.ordered(exchange)
+            return await self._answered(_Way(exchange, route, downstream))
+        finally:
+            route.queue.leave(exchange)
+
+    async def _answered(self, way: _Way) -> Response:
+        exchange = way.exchange
         response = await self._served(way, await self._first(way))
         tries = exchange.attempts
         goes_on = tries and tries[-1].continues and _is_text_stream(response)
@@ -89,20 +102,24 @@ class Attempts:
                 if refusal is None:
                     raise
                 return refusal
-            if not (attempt.again and attempt.number < MAX_ATTEMPTS):
-                left.remove(target)
-            following = self._next(way, attempt)
+            only_loads = self._only_loads(way, attempt)
+            following = await self._first(way) if only_loads else self._following(way, attempt)
             if following is None:
                 break
             target = following
             refusal = response if response is not None and response.incoming is None else None
             _abandon(response)
-            if attempt.pause:
+            if attempt.pause and not only_loads:
                 await asyncio.sleep(attempt.pause)
         if response is None:
             assert attempt.error is not None
             raise attempt.error
         return response
+
+    def _following(self, way: _Way, attempt: Attempt) -> Target | None:
+        if not (attempt.again and attempt.number < MAX_ATTEMPTS):
+            way.exchange.targets.remove(attempt.target)
+        return self._next(way, attempt)
 
     async def _go_on(self, way: _Way, broken: ProxyError, text: str) -> Incoming | None:
         """Another upstream's answer from where this one broke off, if the plugins want that and one can."""
@@ -129,6 +146,8 @@ class Attempts:
         while True:
             try:
                 targets: Sequence[Target] = way.exchange.chain.select_targets(way.exchange, way.exchange.targets)
+                if targets and way.route.may_load:
+                    return await self._loaded(way, targets)
                 if targets:
                     return targets[0]
                 break
@@ -138,6 +157,30 @@ class Attempts:
                 waits -= 1
                 await asyncio.sleep(error.wait)
         raise Unavailable(f"no target of route '{way.route.name}' can serve now")
+
+    async def _loaded(self, way: _Way, targets: Sequence[Target]) -> Target:
+        """The first whose model is loaded; waits for one where all are still loading. Raises Unavailable."""
+        for target in targets:
+            upstream = self._upstreams.get(target.upstream)
+            if upstream is None or not upstream.is_loading:
+                return target
+        exchange, began = way.exchange, time.monotonic()
+        last = exchange.attempts[-1] if exchange.attempts else None
+        left = math.inf if last is None else last.started + last.deadline - began
+        loading = [warming for target in targets if (warming := self._upstreams[target.upstream].warming) is not None]
+        try:
+            ready = await first_ready(loading, left)
+        finally:
+            if last is None:
+                exchange.request.waited += time.monotonic() - began
+        return targets[loading.index(ready)]
+
+    def _only_loads(self, way: _Way, attempt: Attempt) -> bool:
+        """Whether an attempt failed because its upstream is still loading, which has time for that."""
+        if attempt.fault is None or attempt.fault.kind is not Kind.LOADING or not attempt.is_over:
+            return False
+        is_waited_for = self._upstreams[attempt.target.upstream].is_loading
+        return is_waited_for and way.exchange.request.is_buffered and attempt.number < MAX_ATTEMPTS
 
     def _next(self, way: _Way, attempt: Attempt) -> Target | None:
         """The target that is tried after this attempt, if any: plugins are asked once more which can serve."""
@@ -162,10 +205,10 @@ class Attempts:
             attempt.fault = fault_of_end(outcome, exchange.error) if told is None else fault_in_band(told)
         if attempt.fault is not None and (exchange.response is None or attempt.continues):
             exchange.others = _others(exchange, attempt)
-        self._upstreams[attempt.target.upstream].in_flight -= 1
+        self._upstreams[attempt.target.upstream].end(attempt)
         self._metrics.attempt_ended(attempt)
-        if attempt.pace is not None:
-            note_pace(exchange, attempt, attempt.pace)
+        if attempt.pace is not None or attempt.work is not None:
+            note_end(exchange, attempt)
         exchange.chain.on_attempt_end(exchange, attempt)
 
     async def _try(self, way: _Way, target: Target) -> tuple[Attempt, Response | None]:
@@ -199,7 +242,7 @@ class Attempts:
         if attempt.body is not None and (request.is_replaced or target.model is not None):
             _fit_length(attempt)
         exchange.attempts.append(attempt)
-        upstream.in_flight += 1
+        upstream.begin(attempt)
         return attempt
 
     async def _prepare(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -208,7 +251,7 @@ class Attempts:
             await exchange.chain.on_attempt(exchange, attempt)
         except PassedOver:
             exchange.attempts.remove(attempt)
-            self._upstreams[attempt.target.upstream].in_flight -= 1
+            self._upstreams[attempt.target.upstream].end(attempt)
             attempt.outcome, attempt.fault = Outcome.REJECTED, Fault(Kind.OURS)
             exchange.chain.on_attempt_end(exchange, attempt)  # plugins that have let it in let it out
             raise
@@ -224,10 +267,14 @@ class Attempts:
             incoming = await upstream.send(exchange.request, attempt, downstream.interim)
         except ProxyError as error:
             attempt.error, attempt.fault = error, fault_of_error(error)
+            if upstream.warming is not None:
+                attempt.fault = upstream.warming.judged(attempt.fault)
             self.finish(exchange, attempt, error.outcome)
             return None
         attempt.status = incoming.status
         response = Response.of_incoming(incoming, upstream.response_fields(incoming))
+        if upstream.warming is not None and incoming.status < 400:
+            upstream.warming.served()
         return response if incoming.status < 400 else await self._refused(exchange, attempt, response, upstream)
 
     async def _refused(self, exchange: Exchange, attempt: Attempt, response: Response, upstream: OpenAI) -> Response:
@@ -235,6 +282,8 @@ class Attempts:
         if exchange.request.method != "HEAD":
             response = await refusals.held(response, upstream)
         attempt.fault = fault_of_response(response)
+        if upstream.warming is not None:
+            attempt.fault = upstream.warming.judged(attempt.fault, response.status)
         outcome = Outcome.UPSTREAM_ERROR if response.status >= 500 else Outcome.CLIENT_ERROR
         self.finish(exchange, attempt, outcome)
         return response

@@ -24,7 +24,8 @@ def kind_of(status: int | None, told: InBandError) -> Kind:
     """`status`: None where neither the answer has one nor its error stands for one."""
     words = _words(told)
     return (
-        _first(words, _CERTAIN)
+        (Kind.LOADING if status in _AWAY and _LOADING.search(told.message, 0, SEARCHED) else None)
+        or _first(words, _CERTAIN)
         or _kind_of_text(told)
         or (None if status == 429 else _first(words, _LIKELY))
         or (_kind_of_status(status) if status else _kind_of_rest(words, told))
@@ -137,6 +138,14 @@ _TGI = (
     ("Stream event serialization error", 500),
 )
 """Its code within a 200 is 422 whatever it says; these are the statuses that it sends where it can."""
+
+_AWAY = frozenset({502, 503})
+_LOADING = re.compile(
+    r"(?i)\bloading (?:the )?model\b|\bmodel (?:is )?not ready|\bscaled to (?:zero|0)\b|scaledToZero|\bwarming up\b"
+    r"|\bmodel\b.{0,200}\bis (?:currently |still |being )*(?:load|start|initializ)(?:ed|ing)"
+    r"|\b(?:server|endpoint|service) is starting"
+)
+"""While servers load or start they say so in a 503; the kind harms nobody's standing, so a quote is harmless."""
 
 _LIMIT = re.compile(r"(?i)rate.?limit|too many requests")
 _TEXTS = (

@@ -29,7 +29,7 @@ from proxy.scalars import (
 )
 from proxy.source import EACH, ConfigError, Path, Problem, Source, validate
 from proxy.store import url as store_url
-from proxy.targets import Balanced, Headers, Part, Target, Targets
+from proxy.targets import Balanced, Headers, Part, Queue, Target, Targets
 from proxy.upstream.settings import Timeouts, Tls, Token, Upstream
 from proxy.wording import fault, nearest
 
@@ -104,6 +104,7 @@ class Route(Part):
     match: Match = Field(default_factory=Match, description="which requests take this route; without it, all")
     targets: Targets = Field(min_length=1, description="in the order in which they are tried", examples=[["openai"]])
     balance: Balanced = written("ordered", "how the first target is chosen")
+    queue: Queue | None = Field(default=None, description="requests wait here while all its upstreams are full")
     plugins: dict[str, Override] = Field(
         default_factory=dict, description="other settings on this route, or off, for plugins of the chain"
     )
@@ -169,7 +170,15 @@ def load(file: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) 
 def parse(source: Source, problems: list[Problem]) -> Config | None:
     """Adds problems, also to a Config that it returns: None only where the models refuse."""
     config = validate(source, Config, source.data, (), problems)
-    for check in (_check_routes, _check_reach, _check_chain, _check_targets, _check_canaries, _check_overrides):
+    for check in (
+        _check_routes,
+        _check_reach,
+        _check_chain,
+        _check_targets,
+        _check_canaries,
+        _check_queues,
+        _check_overrides,
+    ):
         problems.extend(check(source))
     return config
 
@@ -221,6 +230,18 @@ def _check_canaries(source: Source) -> Iterator[Problem]:
         if isinstance(name, str) and name not in known:
             what = f"{source.show(path, name)} is no upstream of this route's targets"
             yield source.problem(path, what, nearest(name, known, "its targets"))
+
+
+def _check_queues(source: Source) -> Iterator[Problem]:
+    """A queue whose upstreams are never full is none."""
+    bounded = {str(path[1]) for path, value in source.find("upstreams", EACH, "kind") if value == "tgi"}
+    bounded |= {str(path[1]) for path, value in source.find("upstreams", EACH, "capacity", "concurrent") if value}
+    for path, value in source.find("routes", EACH, "queue"):
+        targeted = {name for at, name in _targeted(source) if at[1] == path[1]}
+        unbounded = sorted(targeted - bounded)
+        if value is not None and unbounded:
+            what = f"nobody would ever wait: upstream {unbounded[0]!r} has no `capacity`, so it is never full"
+            yield source.problem(path, what, "add `capacity: {concurrent: 64}` to it, or remove the queue")
 
 
 def _check_overrides(source: Source) -> Iterator[Problem]:

@@ -65,7 +65,10 @@ class Destinations:
         first = next((upstream for name, upstream in way.header.items() if name in self._request.headers), "")
         order, is_certain = self._order(way, first)
         if is_certain and (ordered := balance.compiled(way, targets, self._upstreams)) is not None:
-            targets = ordered(self._exchange)
+            try:
+                targets = ordered(self._exchange)
+            except ProxyError as error:
+                return f"nowhere, {error.status}: {error.message}", []
         elif first:
             targets = sorted(targets, key=lambda target: (target.static is not None, target.upstream != first))
         weights = [target.weight for target in targets if target.static is None]

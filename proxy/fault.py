@@ -14,7 +14,7 @@ from proxy.complaint import SEARCHED, kind_of, status_in
 from proxy.encoding import Unreadable, decoder_for, is_plain
 from proxy.errors import ClientFault, ConnectFailed, DownstreamStalled, Dropped, Outcome, Unavailable, UpstreamFault
 from proxy.kind import Kind
-from proxy.retry_after import told_in_fields, told_in_words
+from proxy.retry_after import DAY, told_in_fields, told_in_words
 
 if TYPE_CHECKING:
     from proxy.errors import ProxyError
@@ -48,6 +48,8 @@ def fault_of_response(response: Response) -> Fault:
     told = _told(response)
     kind = kind_of(response.status, told)
     wait = told_in_fields(response.fields(), is_limited=kind is Kind.RATE_LIMITED)
+    if wait is None and kind is Kind.LOADING:
+        wait = _estimated(_json(_text(response)))
     should_retry = _SHOULD_RETRY.get(response.field(b"x-should-retry").strip().lower())
     return Fault(kind, wait if wait is not None else _wait_in_words(kind, told), should_retry)
 
@@ -60,7 +62,8 @@ def fault_in_band(told: InBandError) -> Fault:
 
 def outcome_of(fault: Fault) -> Outcome:
     """Of an answer within a 200, the same as of one with a status."""
-    return Outcome.UPSTREAM_ERROR if fault.kind.is_upstreams else Outcome.CLIENT_ERROR
+    is_upstreams = fault.kind.is_upstreams or fault.kind is Kind.LOADING
+    return Outcome.UPSTREAM_ERROR if is_upstreams else Outcome.CLIENT_ERROR
 
 
 def fault_of_end(outcome: Outcome, error: ProxyError | None) -> Fault:
@@ -84,6 +87,12 @@ _ERRORS = (
     (ClientFault, Kind.CLIENT),
     (DownstreamStalled, Kind.CLIENT_GONE),
 )
+
+
+def _estimated(value: Any) -> float | None:
+    """Seconds, as Hugging Face says until a model is loaded."""
+    told = value.get("estimated_time") if isinstance(value, dict) else None
+    return min(max(float(told), 0.0), DAY) if isinstance(told, int | float) else None
 
 
 def _wait_in_words(kind: Kind, told: InBandError) -> float | None:

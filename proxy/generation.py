@@ -13,8 +13,10 @@ from proxy import balance
 from proxy.attempts import Attempts
 from proxy.chain import Chain
 from proxy.config import Match
+from proxy.fleet import count_work, read_loads
 from proxy.gateway import Gateway
 from proxy.plan import targets_of
+from proxy.queue import Queue, Series
 from proxy.routing import Route, Router, Rule
 from proxy.services import Tasks
 from proxy.source import ConfigError
@@ -64,7 +66,10 @@ class Generation:
                 await self._enter(plugin, stack)
             services.models |= self.plan.named_models()
             completions = Tasks()
+            count_work(config, self.upstreams)
+            read_loads(config, self.upstreams, services.tasks, stack)
             self.gateway = self._gateway(targets, metrics, completions)
+            stack.callback(self.gateway.router.close)
             stack.callback(self.gateway.settle)  # of what the tasks complete, and before a plugin leaves its lifespan
             stack.push_async_callback(completions.drain, TASK_SECONDS)
             self._stack = stack.pop_all()
@@ -104,7 +109,7 @@ class Generation:
         upstreams = self.upstreams
         chains = [Chain(plugins, metrics.plugin_failed) for plugins in self.plan.chains]
         routes = [
-            _route(settings, targets[settings.name], chain, upstreams)
+            _route(settings, targets[settings.name], chain, upstreams, self.services)
             for settings, chain in zip(self.plan.config.routes, chains, strict=True)
         ]
         lost = Route("", Rule(Match()), Chain(self.plan.unrouted, metrics.plugin_failed), ())
@@ -113,13 +118,22 @@ class Generation:
         return Gateway(Router(routes), lost, gate, upstreams, attempts, metrics, self.services.stdout, completions)
 
 
-def _route(settings: config.Route, targets: list[Target], chain: Chain, upstreams: Mapping[str, OpenAI]) -> Route:
+def _route(
+    settings: config.Route,
+    targets: list[Target],
+    chain: Chain,
+    upstreams: Mapping[str, OpenAI],
+    services: Services,
+) -> Route:
+    served = {target.upstream: upstreams[target.upstream] for target in targets if target.static is None}
     return Route(
         settings.name,
         Rule(settings.match),
         chain,
         targets,
-        drains=any(upstreams[target.upstream].drains for target in targets if target.static is None),
-        order=balance.compiled(settings.balance, targets, upstreams),
-        needs_body=balance.needs_body(settings.balance),
+        drains=any(upstream.drains for upstream in served.values()),
+        order=balance.compiled(settings.balance, targets, served),
+        needs_body=balance.needs_body(settings.balance, served),
+        queue=None if settings.queue is None else Queue(settings.name, settings.queue, served, Series(services)),
+        may_load=any(upstream.can_load for upstream in served.values()),
     )

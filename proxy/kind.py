@@ -11,6 +11,7 @@ class Kind(StrEnum):
     UNREACHABLE = "unreachable"
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"
+    LOADING = "loading"  # its model is still being loaded, or it is being started
     BROKEN = "broken"  # the answer is no HTTP, is empty, or ended before it was complete
     RATE_LIMITED = "rate_limited"
     BUSY = "busy"  # a conflict with another request, or no connection of ours is free
@@ -51,7 +52,7 @@ class Kind(StrEnum):
 
 _FAILURES = frozenset({Kind.UNREACHABLE, Kind.SERVER_ERROR, Kind.OVERLOADED, Kind.BROKEN})
 _SILENCES = frozenset({Kind.TIMEOUT, Kind.SLOW})
-_TRANSIENT = _FAILURES | {Kind.RATE_LIMITED, Kind.BUSY}
+_TRANSIENT = _FAILURES | {Kind.RATE_LIMITED, Kind.BUSY, Kind.LOADING}
 _ANSWERS = frozenset({Kind.QUOTA, Kind.REFUSED, Kind.UNSUPPORTED, Kind.CONTEXT_LENGTH, Kind.TOO_LARGE})
 _MOVING = _TRANSIENT | _SILENCES | _ANSWERS | {Kind.LATE}
 _UPSTREAMS = _FAILURES | _SILENCES | {Kind.DROPPED}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily
 from typing_extensions import override
 
 from proxy.errors import Outcome
 from proxy.lag import LOOK_SECONDS, Lag
-from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
+from proxy.series import SECONDS, Counter, Family, Gauge, GaugeFamily, Histogram
 from proxy.services import OTHER
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from proxy.attempt import Attempt
     from proxy.exchange import Exchange
+    from proxy.series import Labels
     from proxy.upstream.openai import OpenAI
 
 NO_ROUTE = "none"
@@ -45,7 +46,12 @@ class Metrics:
         )
         self._in_flight = Gauge(registry, "weir_in_flight_requests", "exchanges under way", ("route",))
         self._attempts = Counter(registry, "weir_attempts", "tries of a target", ("upstream", "outcome"))
-        self._upstreams = Upstreams(registry, "weir_upstream_in_flight", "attempts under way", ("upstream",))
+        self._upstreams = [
+            Upstreams(registry, "weir_upstream_in_flight", "attempts under way", _in_flight),
+            Upstreams(registry, "weir_upstream_load", "requests that the server says it has", _load, ("state",)),
+            Upstreams(registry, "weir_upstream_loading", "whether its model is being loaded", _loading),
+            Upstreams(registry, "weir_upstream_seconds", "time that costs by the hour", _seconds, ("state",)),
+        ]
         self._first_token = Histogram(
             registry,
             "gen_ai_server_time_to_first_token_seconds",
@@ -62,7 +68,8 @@ class Metrics:
     def know(self, models: AbstractSet[str], upstreams: Mapping[str, OpenAI]) -> None:
         """The closed sets: models that the config names, and the upstreams to watch."""
         self._models = models
-        self._upstreams.watched = upstreams
+        for family in self._upstreams:
+            family.watched = upstreams
 
     def entered(self, route: str) -> None:
         self._in_flight.values[(route,)] += 1
@@ -106,16 +113,55 @@ class Metrics:
 
 
 class Upstreams(Family):
-    """What is under way at each upstream, asked when somebody looks."""
+    """What there is to tell of each upstream, asked when somebody looks; seconds only grow, all else comes and goes."""
 
     watched: Mapping[str, OpenAI] = {}
 
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        documentation: str,
+        told: Callable[[OpenAI], Mapping[Labels, float]],
+        labels: Labels = (),
+    ) -> None:
+        """`told`: by the values of `labels`, which stand behind the upstream's."""
+        self._told = told
+        super().__init__(registry, name, documentation, ("upstream", *labels))
+
     @override
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
+        kind = CounterMetricFamily if self._told is _seconds else GaugeFamily
+        family = kind(self.name, self.documentation, labels=self.labels)
+        if isinstance(family, GaugeFamily) and self._told is not _in_flight:
+            family.how = "max"  # every worker asks the same server
         for name, upstream in self.watched.items():
-            family.add_metric((name,), upstream.in_flight)
+            for labels, value in self._told(upstream).items():
+                family.add_metric((name, *labels), value)
         yield family
+
+
+def _in_flight(upstream: OpenAI) -> Mapping[Labels, float]:
+    return {(): upstream.in_flight}
+
+
+def _load(upstream: OpenAI) -> Mapping[Labels, float]:
+    """None where it is too long ago, or was never told."""
+    told = upstream.work.reading if upstream.work is not None and upstream.work.is_fresh() else None
+    return {} if told is None else {("running",): told.running, ("waiting",): told.waiting}
+
+
+def _loading(upstream: OpenAI) -> Mapping[Labels, float]:
+    return {(): float(upstream.is_loading)} if upstream.can_load else {}
+
+
+def _seconds(upstream: OpenAI) -> Mapping[Labels, float]:
+    """Busy, with requests of this process, and idle; others' time is neither."""
+    work = upstream.work if upstream.settings.usd_per_hour is not None else None
+    if work is None:
+        return {}
+    work.advance()
+    return {("busy",): work.busy, ("idle",): work.idle}
 
 
 def _overhead(exchange: Exchange) -> float:

@@ -23,17 +23,25 @@ from pydantic import (
 
 from proxy.wording import fault
 
-__all__ = ["Price", "PriceFile", "Prices"]
+__all__ = ["Price", "PriceFile", "Prices", "UsdPerHour"]
 
 _USD: Final = r"^[0-9]{1,6}(\.[0-9]{1,9})?$"
 
 
 def _usd(value: object) -> Decimal:
+    return _amount(value, "per million tokens", "0.15")
+
+
+def _usd_per_hour(value: object) -> Decimal | None:
+    return None if value in {None, ""} else _amount(value, "per hour", "2.50")
+
+
+def _amount(value: object, unit: str, example: str) -> Decimal:
     if isinstance(value, float) and math.isfinite(value):
-        raise fault("{value} is not in quotes, and YAML would round it", 'put it in quotes, as in "0.15"')
+        raise fault("{value} is not in quotes, and YAML would round it", f'put it in quotes, as in "{example}"')
     text = format(value, "f") if isinstance(value, Decimal) else str(value)
     if type(value) not in (str, int, Decimal) or not re.fullmatch(_USD, text):
-        raise fault("{value} is not a price", 'write dollars per million tokens in quotes, as in "0.15"')
+        raise fault("{value} is not a price", f'write dollars {unit} in quotes, as in "{example}"')
     return Decimal(text)
 
 
@@ -41,6 +49,10 @@ _SCHEMA: Final = {"type": ["string", "integer"], "pattern": _USD, "minimum": 0}
 
 Usd = Annotated[Decimal | None, PlainValidator(_usd), WithJsonSchema(_SCHEMA)]
 """US dollars per million tokens; None only by default."""
+
+
+UsdPerHour = Annotated[Decimal | None, PlainValidator(_usd_per_hour), WithJsonSchema(_SCHEMA)]
+"""US dollars per hour; empty text and None: none."""
 
 
 class Price(BaseModel):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from proxy.attempt import Target
     from proxy.chain import Chain
     from proxy.exchange import Exchange
+    from proxy.queue import Queue
     from proxy.request import Request
 
     Glob = Callable[[str], bool]
@@ -66,13 +67,17 @@ class Route:
         drains: bool = False,
         order: Order | None = None,
         needs_body: bool = False,
+        queue: Queue | None = None,
+        may_load: bool = False,
     ) -> None:
-        """`drains`: a target's upstream is read to its end when the app has gone.
+        """`drains`: a target's upstream is read to its end when the app has gone; `may_load`: one may be loading.
 
         `order`: which targets a request is offered, first to last; it may need the body at hand. None: as they stand.
         """
         self.drains = drains
         self.needs_body = needs_body
+        self.queue = queue
+        self.may_load = may_load
         self._order = order
         self.name = name
         self.rule = rule
@@ -87,6 +92,12 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
         self.named = {route.name: route for route in routes}
+
+    def close(self) -> None:
+        """No request comes any more."""
+        for route in self.routes:
+            if route.queue is not None:
+                route.queue.close()
 
     def find(self, request: Request) -> Route | None:
         """None where a rule that could match asks for the model, which nobody has read yet; raises NotFound."""

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from proxy.source import ConfigError
+from proxy.targets import Health
 from proxy.upstream.azure import Azure
 from proxy.upstream.health import Checks
 from proxy.upstream.openai import OpenAI
 from proxy.upstream.tgi import TGI
+from proxy.upstream.warming import Warming
 from proxy.watch import mark
 
 if TYPE_CHECKING:
@@ -63,10 +65,17 @@ class Supply:
             stack.callback(self._services.watch.stop)
             upstream.credential.keep_fresh(self._source, self._services)
             stack.callback(upstream.credential.stop)
+            if (patience := upstream.settings.cold_start) is not None:
+                upstream.warming = self._warming(upstream, patience)
+                stack.callback(upstream.warming.stop)
             if upstream.settings.health is not None:
                 work = Checks(upstream, upstream.settings.health).run()
                 stack.callback(self._services.tasks.start(work, f"health of upstream '{self.name}'").cancel)
             self.upstream, self._stack = upstream, stack.pop_all()
+
+    def _warming(self, upstream: OpenAI, patience: float) -> Warming:
+        health, waiting = upstream.settings.health or Health(), upstream.settings.max_waiting
+        return Warming(upstream, health.path, patience, self._services.tasks.start, waiting)
 
     async def settled(self) -> None:
         await self.upstream.credential.settled()

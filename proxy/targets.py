@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from proxy.scalars import Duration, OptionalText, Size, written
 from proxy.wording import fault
 
-__all__ = ["Balanced", "Headers", "Health", "Part", "Target", "Targets"]
+__all__ = ["Balanced", "Capacity", "Headers", "Health", "Load", "Part", "Queue", "Target", "Targets", "Watched"]
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -76,7 +76,7 @@ Targets = Annotated[
     list[Annotated[Target, BeforeValidator(_target, json_schema_input_type=str | Target)]], AfterValidator(_static_last)
 ]
 
-Way = Literal["ordered", "weighted", "least_busy", "ewma", "sticky", "prefix"]
+Way = Literal["ordered", "weighted", "least_busy", "ewma", "queue", "sticky", "prefix"]
 _OF: Final = {"key": "sticky", "bytes": "prefix", "spill": "prefix", "header": "weighted"}
 
 
@@ -146,3 +146,66 @@ class Health(Part):
     timeout: Time = written("2s", "how long an answer may take")
     unhealthy_after: int = Field(default=3, ge=1, description="so many failures in a row: its targets are left out")
     healthy_after: int = Field(default=1, ge=1, description="so many answers below 400 in a row: they are back")
+
+
+def _some_wait(seconds: float) -> float:
+    if seconds == 0:
+        raise fault("no time at all is no queue", "write a longer time; `max: 0` refuses at once")
+    return seconds
+
+
+class Queue(Part):
+    max: int = Field(
+        default=100, ge=0, description="requests that wait while all its upstreams are full; more are refused"
+    )
+    timeout: Annotated[Duration, AfterValidator(_some_wait)] = written(
+        "30s", "how long each may wait; then it is refused"
+    )
+
+
+class Capacity(Part):
+    concurrent: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="requests at a time, others' too as far as its metrics tell"
+    )
+    input_tokens: Annotated[int, Field(ge=1)] | None = Field(default=None, description="the longest prompt")
+    total_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="a prompt and the answer asked for, where it refuses more"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise fault("says nothing", "write `{concurrent: 64}`, or remove it")
+        if self.input_tokens and self.total_tokens and self.input_tokens > self.total_tokens:
+            raise fault("is more than total_tokens, which has the answer in it too", "lower it", key="input_tokens")
+        return self
+
+
+Server = Literal["auto", "off", "tgi", "vllm", "sglang", "llamacpp", "trtllm", "triton_trtllm", "triton"]
+
+
+class Load(Part):
+    server: Server = Field(
+        default="auto", description="whose names to look for in its metrics; auto: the first that are found; off: none"
+    )
+    path: Annotated[str, AfterValidator(_path)] | None = Field(
+        default=None, description="where its metrics are, instead of the server's usual place"
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="of its metrics, where it is another one; it gets no credential"
+    )
+    interval: Time = written("2s", "how often they are read; a reading counts for three of it")
+    timeout: Time = written("1s", "how long that may take")
+
+
+def _load(value: object) -> object:
+    if value is False:
+        return {"server": "off"}
+    if isinstance(value, str):
+        return {"server": value}
+    if not isinstance(value, dict):
+        raise fault("{kind} is not how a load is read", "write `vllm`, `{server: vllm, interval: 5s}`, or off")
+    return value
+
+
+Watched = Annotated[Load, BeforeValidator(_load, json_schema_input_type=Server | Load | Literal[False])]

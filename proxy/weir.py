@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.services import Services
     from proxy.store.claims import Store
     from proxy.upstream.openai import OpenAI
+    from proxy.upstream.work import Work
 
 log = logging.getLogger("weir")
 
@@ -229,6 +231,7 @@ class Weir:
                     "name": route.name,
                     "plugins": [plugin.name for plugin in route.chain.plugins],
                     "targets": [_target_state(target) for target in route.targets],
+                    **({"queue": route.queue.state()} if route.queue is not None else {}),
                 }
                 for route in gateway.router.routes
             ],
@@ -284,4 +287,13 @@ def _upstream_state(upstream: OpenAI) -> dict[str, Any]:
         "healthy": upstream.is_healthy if upstream.is_watched else None,
         "in_flight": upstream.in_flight,
         "pool": {"open": pool.open, "idle": pool.idle, "waiting": pool.waiting},
+        **({"loading": upstream.is_loading} if upstream.can_load else {}),
+        **({"load": _load_state(upstream.work)} if upstream.work is not None else {}),
+        **({"capacity": dataclasses.asdict(upstream.capacity)} if upstream.capacity is not None else {}),
     }
+
+
+def _load_state(work: Work) -> dict[str, Any]:
+    """What the server last said of itself; null where that is too old, or was never said."""
+    told = work.reading if work.is_fresh() else None
+    return {"running": told and told.running, "waiting": told and told.waiting}

@@ -16,17 +16,21 @@ from proxy.balance import (
     fastest,
     least_busy,
     needs_body,
+    note_end,
     note_pace,
     prefixed,
     rendezvous,
+    shortest,
     sticky,
     weighted,
 )
 from proxy.exchange import PRINCIPAL, Principal
 from proxy.fault import Fault, Kind
+from proxy.fit import Capacity
 from proxy.response import Response
 from proxy.targets import Balance
 from proxy.upstream.pace import Pace
+from proxy.upstream.work import Reading, Work
 from tests import wire
 
 CHAT = testing.chat("hi")
@@ -39,7 +43,8 @@ class Load:
         self.in_flight = in_flight
         self.is_watched = not is_healthy
         self.is_healthy = is_healthy
-        self.pace = None
+        self.can_load = self.is_loading = self.is_full = False
+        self.pace = self.work = self.capacity = None
 
 
 def targets(**weights):
@@ -222,6 +227,106 @@ def test_a_stream_has_said_it_with_its_first_token():
     exchange.response = Response(200)
     note_pace(exchange, attempt, pace)
     assert pace.cost(0, exchange.first_token_at) == pytest.approx(2.0, rel=0.01)
+
+
+# -- queues
+
+
+def queueing(clock, *, waiting=(), **running):
+    """Servers that say how many they work on, and how many wait in them."""
+    upstreams = loads(**dict.fromkeys(running, 0))
+    for name, load in upstreams.items():
+        load.work = Work(clock)
+        load.work.read(Reading(running[name], dict(waiting).get(name, 0)), own=0, seconds=6.0)
+    return shortest(upstreams, drawing(), clock), upstreams
+
+
+def test_the_server_with_the_shorter_queue_is_first():
+    order, _ = queueing(Clock(), a=8, b=8, waiting={"a": 5, "b": 1})
+    assert first_of(order, targets(a=1, b=1), 100) == {"b": 100}
+
+
+def test_a_queue_is_as_long_as_its_server_is_slow():
+    clock = Clock()
+    order, upstreams = queueing(clock, a=4, b=4, waiting={"a": 2, "b": 6})
+    for name, seconds in {"a": 4.0, "b": 0.5}.items():
+        for _ in range(20):
+            mark = upstreams[name].work.begin()
+            clock.now += seconds / 20
+            upstreams[name].work.end(mark)
+            upstreams[name].work.served()
+    assert first_of(order, targets(a=1, b=1), 100) == {"b": 100}
+
+
+def test_what_was_sent_since_the_reading_counts():
+    order, upstreams = queueing(Clock(), a=8, b=8, waiting={"a": 2, "b": 1})
+    for _ in range(2):
+        upstreams["b"].work.begin()
+    assert first_of(order, targets(a=1, b=1), 100) == {"a": 100}
+
+
+def test_a_reading_that_is_old_counts_for_nothing():
+    clock = Clock()
+    order, upstreams = queueing(clock, a=8, b=8, waiting={"a": 50, "b": 1})
+    clock.now += 7.0
+    for name in "ab":
+        upstreams[name].pace.note(0.2, clock.now)
+    counted = first_of(order, targets(a=1, b=1), 2000)
+    assert counted["a"] == pytest.approx(1000, rel=0.1)
+
+
+def test_without_readings_the_pace_and_its_own_requests_decide():
+    upstreams = loads(a=0, b=0)
+    order = shortest(upstreams, drawing(), clock := Clock())
+    for name, took in {"a": 0.5, "b": 0.2}.items():
+        upstreams[name].pace.note(took, clock.now)
+    assert first_of(order, targets(a=1, b=1), 100) == {"b": 100}
+    for _ in range(3):
+        upstreams["b"].work.begin()
+    assert first_of(order, targets(a=1, b=1), 100) == {"a": 100}
+
+
+def test_replicas_that_read_the_same_do_not_all_go_to_one():
+    """Of four, one is idle: it gets what two draws give it, and no more."""
+    order, _ = queueing(Clock(), a=0, b=8, c=8, d=8, waiting={"b": 1, "c": 1, "d": 1})
+    counted = first_of(order, targets(a=1, b=1, c=1, d=1), 6000)
+    assert counted["a"] == pytest.approx(3000, rel=0.1)
+
+
+def test_who_failed_is_left_alone_for_a_while():
+    upstreams = loads(a=0, b=0)
+    order = shortest(upstreams, drawing(), clock := Clock())
+    upstreams["a"].pace.note_failure(0.001, clock.now)
+    upstreams["b"].pace.note(2.0, clock.now)
+    assert first_of(order, targets(a=1, b=1), 100) == {"b": 100}
+
+
+def test_only_what_was_served_is_work_done():
+    exchange, work = asked(), Work()
+    for fault in (Fault(Kind.OVERLOADED), None):
+        attempt = Attempt(1, Target("a"), [], b"")
+        attempt.fault, attempt.work = fault, work
+        note_end(exchange, attempt)
+    mark = work.begin()
+    work.end(mark)
+    assert work.pace(1.0) == pytest.approx(0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("by", ["ordered", "queue", "least_busy"])
+def test_who_is_full_or_loading_stands_back_whatever_the_balance(by):
+    many, upstreams, balance = route(by, a=True, b=True, c=True)
+    upstreams["a"].can_load, upstreams["b"].capacity = True, Capacity(concurrent=1)
+    order = compiled(balance, many, upstreams)
+    upstreams["a"].is_loading = upstreams["b"].is_full = True
+    assert names(order(asked())) == "cba"
+
+
+def test_who_can_never_take_it_is_left_out():
+    many, upstreams, balance = route("ordered", a=True, b=True)
+    upstreams["a"].capacity = Capacity(input_tokens=3)
+    order = compiled(balance, many, upstreams)
+    assert names(order(asked({"messages": [{"content": "one two three four"}]}))) == "b"
+    assert names(order(asked({"messages": [{"content": "one two three"}]}))) == "ab"
 
 
 # -- hashes

@@ -144,9 +144,13 @@ def test_what_is_not_written_has_its_documented_default(tmp_path):
         "max_connections": 1000,
         "max_waiting": 1000,
         "health": None,
+        "load": {"server": "auto", "path": None, "port": None, "interval": 2.0, "timeout": 1.0},
+        "capacity": None,
+        "cold_start": None,
         "keepalive": None,
         "tls": {"ca_file": None, "verify": True},
         "prices": {},
+        "usd_per_hour": None,
         "without_api_key": None,
     }
     assert (loaded.redis, loaded.plugins) == (None, [])
@@ -227,6 +231,37 @@ def test_a_target_has_a_weight_and_may_know_its_window(tmp_path):
     assert (first.weight, first.context_window, first.static) == (1, None, None)
     assert (second.weight, second.context_window) == (0, 8192)
     assert (last.upstream, last.static) == (None, "Sorry.")
+
+
+@pytest.mark.parametrize(
+    ("written", "server", "interval"),
+    [
+        ("vllm", "vllm", 2.0),
+        ("off", "off", 2.0),
+        ("{server: triton, port: 8002, interval: 5s}", "triton", 5.0),
+        ("{}", "auto", 2.0),
+    ],
+)
+def test_a_load_is_a_word_or_has_settings(tmp_path, written, server, interval):
+    load = (
+        config(tmp_path, f"upstreams: {{openai: {{base_url: 'https://h', load: {written}}}}}\n")
+        .upstreams["openai"]
+        .load
+    )
+    assert (load.server, load.interval) == (server, interval)
+
+
+@pytest.mark.parametrize("bounded", ["kind: tgi", "capacity: {concurrent: 8}"])
+def test_a_queue_has_upstreams_that_can_be_full(tmp_path, bounded):
+    text = f"upstreams: {{openai: {{base_url: 'https://h', {bounded}}}}}\n"
+    route = config(tmp_path, text + "routes: [{name: a, targets: [openai], queue: {}}]\n").routes[0]
+    assert (route.queue.max, route.queue.timeout) == (100, 30.0)
+
+
+def test_a_price_by_the_hour_is_exact_and_may_come_from_the_environment(tmp_path):
+    text = "upstreams: {openai: {base_url: 'https://h', usd_per_hour: '${PRICE:-}'}}\n"
+    assert config(tmp_path, text).upstreams["openai"].usd_per_hour is None
+    assert str(config(tmp_path, text, {"PRICE": "2.50"}).upstreams["openai"].usd_per_hour) == "2.50"
 
 
 def test_a_static_answer_may_stand_alone(tmp_path):

@@ -13,6 +13,7 @@ POLICY = {
     Kind.BROKEN: {AGAIN, MOVE, HARM},
     Kind.RATE_LIMITED: {AGAIN, MOVE},
     Kind.BUSY: {AGAIN, MOVE},
+    Kind.LOADING: {AGAIN, MOVE},
     Kind.TIMEOUT: {MOVE, HARM},
     Kind.SLOW: {MOVE, HARM},
     Kind.LATE: {MOVE},

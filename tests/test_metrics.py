@@ -23,7 +23,13 @@ weir_overhead_seconds                      histogram route
 weir_in_flight_requests                    gauge     route
 weir_attempts                              counter   outcome upstream
 weir_upstream_in_flight                    gauge     upstream
+weir_upstream_load                         gauge
+weir_upstream_loading                      gauge     upstream
+weir_upstream_seconds                      counter   state upstream
 weir_plugin_errors                         counter   plugin
+weir_config_info                           gauge     hash
+weir_config_last_reload_successful         gauge
+weir_config_reloads                        counter   result
 weir_event_loop_lag_seconds                gauge
 gen_ai_server_time_to_first_token_seconds  histogram model upstream
 """
@@ -31,7 +37,7 @@ EXPECTED = {name: (kind, labels) for name, kind, *labels in (line.split() for li
 
 CONFIG = """
 server: {{listen: "127.0.0.1:0", admin: "127.0.0.1:0"}}
-upstreams: {{up: {{base_url: "{url}/v1"}}}}
+upstreams: {{up: {{base_url: "{url}/v1", cold_start: 1m, usd_per_hour: 2}}}}
 plugins: [{{broken: {{use: "tests.test_metrics:Broken"}}}}]
 routes:
   - {{name: named, match: {{model: named}}, targets: [up]}}
@@ -113,6 +119,7 @@ async def test_what_the_counts_say(page):
     assert 'weir_plugin_errors_total{plugin="broken"} 5.0' in lines
     assert 'weir_in_flight_requests{route="v1"} 0.0' in lines
     assert 'weir_upstream_in_flight{upstream="up"} 0.0' in lines
+    assert 'weir_upstream_loading{upstream="up"} 0.0' in lines
     assert 'weir_request_duration_seconds_count{endpoint="chat",route="v1"} 2.0' in lines
     for model in ("other", "named", "own"):
         name = "gen_ai_server_time_to_first_token_seconds_count"

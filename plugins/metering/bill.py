@@ -52,7 +52,10 @@ def bill(exchange: Exchange, book: PriceBook) -> Bill:
     if served is not None:
         served = served[:LONGEST]
     rates = book.find(upstream, model, served) if _is_paid(exchange, used) else FREE
-    return Bill(upstream, model, served, used.usage, used.is_estimated, cost(rates, used.usage), wasted)
+    usd = cost(rates, used.usage)
+    if usd is not None:
+        usd += _time(attempt, book)
+    return Bill(upstream, model, served, used.usage, used.is_estimated, usd, wasted)
 
 
 def _asked(exchange: Exchange, attempt: Attempt | None) -> str | None:
@@ -65,7 +68,7 @@ def _saved(exchange: Exchange, book: PriceBook) -> Spent | None:
     saved = exchange.get(SAVED, None)
     if saved is None:
         return None
-    return Spent(saved.usage, cost(book.find(saved.upstream, saved.model, saved.served), saved.usage))
+    return Spent(saved.usage, cost(book.expected(saved.upstream, saved.model, saved.served), saved.usage))
 
 
 def _is_paid(exchange: Exchange, used: Consumed) -> bool:
@@ -79,6 +82,12 @@ def _wasted(exchange: Exchange, used: Consumed, book: PriceBook) -> tuple[Spent,
 
 
 def _spent(exchange: Exchange, attempt: Attempt, usage: Usage, book: PriceBook) -> Spent:
-    if usage == _NOTHING:
-        return Spent(usage, cost(FREE, usage))
-    return Spent(usage, cost(book.find(attempt.target.upstream, _asked(exchange, attempt), None), usage))
+    upstream = attempt.target.upstream
+    rates = FREE if usage == _NOTHING else book.find(upstream, _asked(exchange, attempt), None)
+    usd = cost(rates, usage)
+    return Spent(usage, usd if usd is None else usd + _time(attempt, book))
+
+
+def _time(attempt: Attempt, book: PriceBook) -> Decimal:
+    """Of an upstream that is paid by the hour; one that could not be reached has spent none of it."""
+    return book.time(attempt.target.upstream, attempt.busy_seconds if attempt.status else 0.0)

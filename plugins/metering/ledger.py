@@ -162,7 +162,8 @@ def _attempts(exchange: Exchange, bill: Bill) -> str:
 
 def _attempt(attempt: Attempt) -> str:
     target, fault = attempt.target, attempt.fault
-    return _try(target.upstream, target.model, attempt.status or None, attempt.outcome, fault and fault.kind)
+    text = _try(target.upstream, target.model, attempt.status or None, attempt.outcome, fault and fault.kind)
+    return text if attempt.work is None else f'{text[:-1]},"busy_seconds":{attempt.busy_seconds:.6f}}}'
 
 
 @lru_cache(REMEMBERED)

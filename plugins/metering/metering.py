@@ -15,6 +15,7 @@ from typing_extensions import override
 from plugins.metering import ledger
 from plugins.metering.asking import REFUSED, HideUsage, Unwilling, asked
 from plugins.metering.bill import LONGEST, bill
+from plugins.metering.hours import Hours
 from plugins.metering.prices import PriceBook, PriceList
 from proxy.plugin import (
     OTHER,
@@ -98,6 +99,12 @@ class Metering(Plugin[MeteringConfig]):
     async def lifespan(self, services: Services) -> AsyncIterator[None]:
         self._services = services
         self._own = {name: PriceList(upstream.prices) for name, upstream in services.upstreams.items()}
+        by_the_hour = ((name, upstream.usd_per_hour) for name, upstream in services.upstreams.items())
+        self._hours = {
+            name: services.kept((Hours, name, usd), functools.partial(Hours, usd))
+            for name, usd in by_the_hour
+            if usd is not None
+        }
         addresses = frozenset((name, upstream.base_url) for name, upstream in services.upstreams.items())
         self._unwilling = services.kept(("metering", self.name, addresses), lambda: Unwilling(services.clock))
         self._willing = {
@@ -140,7 +147,7 @@ class Metering(Plugin[MeteringConfig]):
         )
 
     def _take(self, listed: PriceList) -> None:
-        self._book = PriceBook(listed, self._own)
+        self._book = PriceBook(listed, self._own, self._hours)
         self._services.models.update(listed.names, *(own.names for own in self._own.values()))
         self._labels = lru_cache(REMEMBERED)(self._labelled)
 
@@ -255,6 +262,8 @@ class Metering(Plugin[MeteringConfig]):
     def _note(self, exchange: Exchange, outcome: Outcome, made: Bill, upstream: str) -> Labels:
         labels = self._labels(exchange.route, upstream, made.model, made.served, _metric(exchange))
         self._note_tokens(labels, made.usage)
+        if upstream in self._hours and outcome is Outcome.OK and exchange.served_by is not None:
+            self._hours[upstream].learn(exchange.served_by.busy_seconds, made.usage.output_tokens)
         if made.usd is None:
             self._unpriced.add((labels.model,))
         elif made.usd:

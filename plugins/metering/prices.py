@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
+    from plugins.metering.hours import Hours
+
 _WILD: Final = re.compile(r"[*?\[]")
 _EXACT: Final = decimal.Context(prec=64)
 _ZERO: Final = Decimal(0)
@@ -102,13 +104,20 @@ class PriceList:
 
 
 class PriceBook:
-    """The list, and upstreams' own blocks, which go before it in all that they name."""
+    """The list, and upstreams' own blocks, which go before it in all that they name.
 
-    def __init__(self, listed: PriceList, upstreams: Mapping[str, PriceList]) -> None:
+    Upstreams that are paid by the hour (`hours`) have no price in the list: what their own names is paid beside it.
+    """
+
+    def __init__(
+        self, listed: PriceList, upstreams: Mapping[str, PriceList], hours: Mapping[str, Hours] | None = None
+    ) -> None:
         self._listed = listed
         self._upstreams = upstreams
+        self._hours = hours or {}
         self._remembered = functools.lru_cache(_REMEMBERED)(self._found)
-        self.femto = functools.lru_cache(_REMEMBERED)(self._femto)
+        self._fixed = functools.lru_cache(_REMEMBERED)(self._femto)
+        self.femto = self._fixed if not self._hours else self._expected_femto
         """Of a token of the prompt and one of the answer, in femto-dollars, before it is served; None: no price."""
 
     def find(self, upstream: str, sent: str | None, served: str | None) -> Rates | None:
@@ -118,6 +127,25 @@ class PriceBook:
         """
         return self._remembered(upstream, (sent or "")[:_LONGEST], (served or "")[:_LONGEST])
 
+    def expected(self, upstream: str, sent: str | None, served: str | None) -> Rates | None:
+        """As `find`, with what the time will cost that a generated token takes."""
+        found, hours = self.find(upstream, sent, served), self._hours.get(upstream)
+        if found is None or hours is None:
+            return found
+        time = hours.per_token()
+        return found._replace(output=found.output + time, reasoning=found.reasoning + time)
+
+    def time(self, upstream: str, seconds: float) -> Decimal:
+        """US dollars of so much of its time."""
+        hours = self._hours.get(upstream)
+        return hours.cost(seconds) if hours is not None and seconds else _ZERO
+
+    def _expected_femto(self, upstream: str, sent: str) -> tuple[int, int] | None:
+        if upstream not in self._hours:
+            return self._fixed(upstream, sent)
+        found = self.expected(upstream, sent, "")
+        return found and (int(found.input * FEMTO), int(found.output * FEMTO))
+
     def _femto(self, upstream: str, sent: str) -> tuple[int, int] | None:
         found = self._remembered(upstream, sent, "")
         return found and (int(found.input * FEMTO), int(found.output * FEMTO))
@@ -125,6 +153,8 @@ class PriceBook:
     def _found(self, upstream: str, sent: str, served: str) -> Rates | None:
         own, listed = self._upstreams.get(upstream), self._listed
         found = own and (own.named(sent, served) or own.matching(sent, served))
+        if upstream in self._hours:
+            return found or FREE
         return found or listed.named(served, sent) or listed.matching(served, sent)
 
 

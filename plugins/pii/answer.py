@@ -5,6 +5,7 @@ Nothing is changed in place: what is handed back is the object that came, unless
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -14,6 +15,8 @@ from plugins.pii.channel import revised
 from proxy.plugin import BodyFilter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from plugins.pii.placeholder import Table
     from plugins.pii.sight import Sight
 
@@ -47,10 +50,14 @@ STRUCTURE: Final = frozenset(
 )
 """Of these keys no text is read. Tokens are pieces of one that is."""
 
+LONG: Final = 128 * 1024
+"""Bytes of a body from which on it is read in a thread."""
+
 JSON_KEYS: Final = frozenset({"arguments", "partial_json"})
 CONTENT: Final = frozenset({"content", "text", "generated_text", "delta"})
 _TOKENS: Final = frozenset({"logprobs", "token_ids", "tokens", "top_tokens", "prefill", "prompt_logprobs"})
 _NUMBERS: Final = (int, float)
+_READ: Final = frozenset({str, dict, list})
 
 
 class Answers:
@@ -86,7 +93,7 @@ class Answers:
         changed = {
             key: new
             for key, old in value.items()
-            if key not in STRUCTURE and isinstance(old, str | dict | list) and (new := self.of(old, key)) is not old
+            if type(old) in _READ and key not in STRUCTURE and (new := self.of(old, key)) is not old
         }
         if changed:
             value = without_tokens({**value, **changed})
@@ -119,12 +126,7 @@ class JsonAnswer(BodyFilter):
 
     @override
     async def apply(self, body: bytes) -> bytes:
-        try:
-            value = orjson.loads(body)
-        except ValueError:
-            return text_of(self._answers, body)
-        after = self._answers.of(value)
-        return body if after is value else orjson.dumps(after)
+        return await _apart(json_of, self._answers, body)
 
 
 class TextAnswer(BodyFilter):
@@ -135,7 +137,21 @@ class TextAnswer(BodyFilter):
 
     @override
     async def apply(self, body: bytes) -> bytes:
-        return text_of(self._answers, body)
+        return await _apart(text_of, self._answers, body)
+
+
+async def _apart(read: Callable[[Answers, bytes], bytes], answers: Answers, body: bytes) -> bytes:
+    """Where it would hold up everybody else, in a thread."""
+    return read(answers, body) if len(body) <= LONG else await asyncio.to_thread(read, answers, body)
+
+
+def json_of(answers: Answers, body: bytes) -> bytes:
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        return text_of(answers, body)
+    after = answers.of(value)
+    return body if after is value else orjson.dumps(after)
 
 
 def text_of(answers: Answers, body: bytes) -> bytes:

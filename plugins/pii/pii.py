@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from typing_extensions import override
 
 from plugins.pii import header
-from plugins.pii.answer import Answers, JsonAnswer, TextAnswer
+from plugins.pii.answer import LONG, Answers, JsonAnswer, TextAnswer
 from plugins.pii.detector import Detector
 from plugins.pii.placeholder import Table, grammar
 from plugins.pii.redactor import Redactor
@@ -20,18 +21,18 @@ from plugins.pii.stream import Restoring
 from proxy.plugin import PRINCIPAL, REDACTED, ClientFault, Key, Plugin, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     from proxy.plugin import Exchange, Request, Response, Services, Stage
 
 TABLE: Key[Table] = Key("what stands for the values of this exchange")
 
-LONG: Final = 128 * 1024
-"""Bytes of a body from which on reading it would hold up everybody else: it is done in a thread."""
+_OWN_KEY: Final = secrets.token_bytes(32)
+"""This process's, for those that have none in their settings: it outlives a reload."""
 
 _CREDENTIALS: Final = ("authorization", "api-key", "x-api-key")
 _KNOWN_ENDPOINTS: Final = frozenset(
-    {"chat", "completions", "responses", "embeddings", "moderations", "generate", "models"}
+    {"chat", "completions", "responses", "embeddings", "moderations", "messages", "generate", "models"}
 )
 _KNOWN_FAMILIES: Final = ("/v1/images/", "/v1/audio/", "/v1/rerank", "/rerank", "/info", "/health", "/tokenize")
 _PLAIN_TARGETS: Final = frozenset(
@@ -39,6 +40,7 @@ _PLAIN_TARGETS: Final = frozenset(
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/embeddings",
+        "/v1/messages",
         "/v1/models",
         "/v1/moderations",
         "/v1/responses",
@@ -59,7 +61,7 @@ class Pii(Plugin[PiiConfig]):
         )
         self._grammar = grammar(config.names)
         key = config.key
-        self._key = secrets.token_bytes(32) if key is None else key.get_secret_value().encode()[:64]
+        self._key = _OWN_KEY if key is None else key.get_secret_value().encode()[:64]
         self._actions = {entity: config.action_of(entity) for entity in config.names}
         self._masks = config.answers == "mask"
         self._blocks_unknown = config.unknown == "block"
@@ -103,7 +105,7 @@ class Pii(Plugin[PiiConfig]):
             return None
         if table.found:
             response.set_fields({b"x-weir-pii": b"%d" % table.found})
-        if response.error is not None or not (self._masks or table.values):
+        if response.error is not None or exchange.is_static or not (self._masks or table.values):
             return None
         if response.is_event_stream:
             return Restoring(self._answers(exchange.request, table))
@@ -112,6 +114,16 @@ class Pii(Plugin[PiiConfig]):
             says_numbers = exchange.request.endpoint == "embeddings" and response.status == 200
             return None if says_numbers else JsonAnswer(self._answers(exchange.request, table))
         return TextAnswer(self._answers(exchange.request, table)) if kind.startswith(b"text/") or not kind else None
+
+    @override
+    async def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
+        found: list[str] = []
+        self._redactor = Redactor(self.config, self._detector.find, found.append)
+        waiting = self.on_request(exchange)
+        if waiting is not None:
+            await waiting
+        told = [f"{count} of the kind '{entity}' ({self._actions[entity]})" for entity, count in Counter(found).items()]
+        return [f"finds {', '.join(told)}" if told else "finds nothing"]
 
     # -- the request
 

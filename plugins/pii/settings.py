@@ -52,6 +52,11 @@ class PiiConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if not self.names:
+            raise fault("nothing is looked for", "name an entity, or switch the plugin off with `pii: off`", "entities")
+        for custom in self.custom:
+            if self.names.count(custom.name) > 1:
+                raise fault(f"'{custom.name}' is the name of another entity", "give it one of its own", "custom")
         for name in self.actions:
             if name not in self.names:
                 raise fault(f"'{name}' is not looked for", nearest(name, self.names, "entities"), "actions")

@@ -37,7 +37,7 @@ _UNKNOWN: Final = "\ufffd"
 class Sight:
     """`plain` and `json`: readings of the two kinds of text. `instead`: what stands in the place of a finding."""
 
-    __slots__ = ("_actions", "_count", "_masks", "_table", "json", "plain")
+    __slots__ = ("_actions", "_count", "_json", "_table", "plain")
 
     def __init__(
         self, base: Reading, table: Table, actions: Mapping[str, Action], count: Callable[[str], None], *, masks: bool
@@ -46,11 +46,17 @@ class Sight:
         self._table = table
         self._actions = actions
         self._count = count
-        self._masks = masks
         if not masks:
             base = _NOTHING
         self.plain = _with_placeholders(base, table) if table.values else base
-        self.json = _through_view(self.plain)
+        self._json: Reading | None = None
+
+    @property
+    def json(self) -> Reading:
+        """Made when it is first needed."""
+        if self._json is None:
+            self._json = _through_view(self.plain)
+        return self._json
 
     def instead(self, entity: str, text: str, *, is_json: bool) -> str | None:
         """None where the text may stay."""

@@ -105,7 +105,7 @@ def exchange_attributes(exchange: Exchange) -> Attributes:
 def _of_exchange(exchange: Exchange) -> Iterator[tuple[str, Any]]:
     request, response = exchange.request, exchange.response
     yield "http.request.method", _method(request)
-    yield "url.path", _text(request.path)
+    yield "url.path", _text(request.shown_path)
     yield "url.scheme", "http"
     yield "http.route", ROUTES.get(request.endpoint)
     yield "http.response.status_code", response.status if response else None

@@ -11,7 +11,7 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
-from proxy.errors import ProxyError
+from proxy.errors import ConnectFailed, ProxyError
 
 if TYPE_CHECKING:
     from proxy.targets import Health
@@ -40,7 +40,12 @@ class Checks:
             await asyncio.sleep(interval * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - likewise
 
     def note(self, fault: str) -> None:
-        """What was wrong with one check, nothing where it was answered; so many in a row change what is thought."""
+        """What was wrong with one check, nothing where it was answered; so many in a row change what is thought.
+
+        While it is loading nothing is.
+        """
+        if fault and self._upstream.is_loading:
+            return
         upstream, settings = self._upstream, self._settings
         is_well = not fault
         self._streak = 0 if is_well == upstream.is_healthy else self._streak + 1
@@ -59,5 +64,15 @@ class Checks:
         except TimeoutError:
             return f"no answer to GET {self._settings.path} within {self._settings.timeout:g} s"
         except ProxyError as error:
+            self._see(is_up=not isinstance(error, ConnectFailed))
             return error.message
+        self._see(is_up=status not in _NOT_UP)
         return f"GET {self._settings.path} was answered with {status}" if status >= 400 else ""
+
+    def _see(self, *, is_up: bool) -> None:
+        """An upstream that has time to load may be doing so."""
+        if not is_up and self._upstream.warming is not None:
+            self._upstream.warming.sign()
+
+
+_NOT_UP = frozenset({502, 503})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import ssl
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from proxy.encoding import is_plain
 from proxy.errors import ConnectFailed, Dropped, OutOfTime, PluginFailed, ProxyError, Unavailable
+from proxy.fit import Capacity
 from proxy.headers import downstream_fields, upgrade_fields, upstream_fields
 from proxy.upstream.connection import Connection, Limits
 from proxy.upstream.credentials import BEARER, Credential
@@ -22,7 +24,7 @@ from proxy.upstream.pool import REST_PLAIN, REST_TLS, Pool
 from proxy.watch import mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from proxy import config
     from proxy.attempt import Attempt
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from proxy.scalars import Placement
     from proxy.upstream.incoming import Incoming
     from proxy.upstream.pace import Pace
+    from proxy.upstream.warming import Warming
+    from proxy.upstream.work import Work
     from proxy.watch import Mark
 
     OnInterim = Callable[[int, bytes, Fields], None]
@@ -56,6 +60,9 @@ class OpenAI:
         self.is_watched = settings.health is not None
         self.is_healthy = True
         self.pace: Pace | None = None
+        self.work: Work | None = None
+        self.warming: Warming | None = None
+        self.capacity = None if settings.capacity is None else Capacity(**settings.capacity.model_dump())
         self._passthrough = settings.auth == "passthrough"
         self._base = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
         self._origin = _origin(settings)
@@ -71,6 +78,36 @@ class OpenAI:
             connect=settings.timeouts.connect,
             rest=rest if settings.keepalive is None else settings.keepalive,
         )
+
+    @property
+    def can_load(self) -> bool:
+        """Whether time to load its model is given to it."""
+        return self.settings.cold_start is not None
+
+    @property
+    def is_loading(self) -> bool:
+        return self.warming is not None and self.warming.is_loading
+
+    @property
+    def is_full(self) -> bool:
+        return self.room() < 1
+
+    def room(self) -> float:
+        """How many more it takes now; infinite where nobody says."""
+        most = self.capacity.concurrent if self.capacity is not None else None
+        if most is None:
+            return math.inf
+        return most - (self.work.load() if self.work is not None else self.in_flight)
+
+    def begin(self, attempt: Attempt) -> None:
+        self.in_flight += 1
+        if self.work is not None:
+            attempt.work, attempt.mark = self.work, self.work.begin()
+
+    def end(self, attempt: Attempt) -> None:
+        self.in_flight -= 1
+        if attempt.work is not None:
+            attempt.busy_seconds = attempt.work.end(attempt.mark)
 
     def asks_model(self, request: Request) -> bool:  # noqa: ARG002 - for those who override
         """Whether `locate` needs to know the request's model."""
@@ -131,22 +168,29 @@ class OpenAI:
 
     async def probe(self, path: str) -> int:
         """The status of a GET on a connection of its own: a full pool says nothing of health. Raises ProxyError."""
-        target = self.locate(path)
-        target = self.credential.signed(target) if self.credential.is_in_query else target
+        async with self.asked(path) as incoming:
+            with contextlib.suppress(ProxyError):
+                await whole(incoming, PROBE_BYTES)
+            return incoming.status
+
+    @contextlib.asynccontextmanager
+    async def asked(self, path: str, port: int | None = None) -> AsyncIterator[Incoming]:
+        """The answer's head to such a GET. On another `port` it goes without our credential. Raises ProxyError."""
+        target, credential = (self.locate(path), self.credential) if port is None else (path, None)
+        target = credential.signed(target) if credential is not None and credential.is_in_query else target
         lines = [f"GET {target} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\nConnection: close".encode()]
-        lines += map(b": ".join, self._own)
-        if self.credential.field is not None:
-            lines.append(b": ".join(self.credential.field))
-        connection = await self._dialer.dial(lambda: Connection(self.name, _nothing, _nothing))
+        if credential is not None:
+            lines += map(b": ".join, self._own)
+            lines += [b": ".join(credential.field)] if credential.field is not None else []
+        dialer = self._dialer if port is None else Dialer(self.name, dataclasses.replace(self._origin, port=port))
+        connection = await dialer.dial(lambda: Connection(self.name, _nothing, _nothing))
         try:
             if not connection.is_usable():
                 raise ConnectFailed(f"upstream '{self.name}' closes connections as soon as they are made")
             data = b"\r\n".join(lines) + b"\r\n\r\n"
             incoming = connection.start("GET", data, Limits(), lambda *_: None, more=False)
             await incoming.head
-            with contextlib.suppress(ProxyError):
-                await whole(incoming, PROBE_BYTES)
-            return incoming.status
+            yield incoming
         finally:
             connection.abort()
 

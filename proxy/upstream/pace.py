@@ -34,9 +34,12 @@ class Pace:
         """An attempt failed after so long."""
         self.note(max(seconds, PENALTY_SECONDS), now)
 
-    def cost(self, in_flight: int, now: float) -> float:
+    def is_fresh(self, now: float) -> bool:
+        """Whether it was heard of lately."""
+        return now - self._at <= STALE_SECONDS
+
+    def cost(self, in_flight: float, now: float) -> float:
         """Seconds that one more request is thought to wait, beside those under way; for comparisons only."""
-        age = now - self._at
-        if age > STALE_SECONDS:
+        if not self.is_fresh(now):
             return PENALTY_SECONDS * in_flight
-        return self._seconds * math.exp(-age / FADE_SECONDS) * (in_flight + 1)
+        return self._seconds * math.exp((self._at - now) / FADE_SECONDS) * (in_flight + 1)

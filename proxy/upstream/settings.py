@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from proxy.headers import CREDENTIALS, HOP_BY_HOP, is_value
-from proxy.prices import Prices
+from proxy.prices import Prices, UsdPerHour
 from proxy.scalars import (
     Duration,
     DurationOrNone,
@@ -19,7 +19,7 @@ from proxy.scalars import (
     Placement,
     written,
 )
-from proxy.targets import Health, Part
+from proxy.targets import Capacity, Health, Load, Part, Watched
 from proxy.wording import fault
 
 
@@ -183,12 +183,25 @@ class Upstream(Part):
     max_connections: int = Field(default=1000, ge=1, description="open at the same time; more requests wait")
     max_waiting: int = Field(default=1000, ge=0, description="how many may wait, up to `connect`; more are refused")
     health: Health | None = Field(default=None, description="how it is asked for; without it, only requests show it")
+    load: Watched = Field(
+        default_factory=Load,
+        description="how its own metrics are read on routes with `balance: queue` or `queue`; off: not",
+    )
+    capacity: Capacity | None = Field(
+        default=None, description="what it takes at most; on such routes TGI is asked for what is not set"
+    )
+    cold_start: Annotated[Duration, _timed("write a longer time")] | None = Field(
+        default=None, description="how long it may be loading its model, or starting, before that is a failure"
+    )
     keepalive: Duration | None = Field(
         default=None, description="how long a connection is kept unused; the pool chooses when it is not set"
     )
     tls: Tls = Field(default_factory=Tls, description="how the upstream's certificate is checked")
     prices: Prices = Field(
         default_factory=dict, description="what its models cost, before what a prices.yaml says: prices by name or glob"
+    )
+    usd_per_hour: UsdPerHour = Field(
+        default=None, description="what it costs by the hour, shared among its requests; then no price list counts"
     )
     without_api_key: Literal["demo"] | None = Field(
         default=None, description="demo: the built-in demo upstream answers while api_key is empty"

@@ -18,14 +18,6 @@ from tests.deploy import traffic
 from tests.deploy.tools import DEPLOY, ROOT, run, tool
 from tests.integration.weir import free_ports
 
-PENDING = {
-    "weir_pii_found_total",  # the pii plugin; give traffic.py's config one, and its apps something to hide
-    "weir_queue_waiting",  # the queue; give a route of traffic.py's one, and room for less than its apps ask for
-    "weir_queue_wait_seconds",
-    "weir_queue_refused_total",
-}
-"""Metrics that panels ask for and Weir does not have yet. Take them out here as they come."""
-
 UNSHOWN = {
     "weir_feedback",
     "weir_feedback_score",
@@ -106,7 +98,7 @@ def test_dashboards_and_rules_ask_for_metrics_that_weir_has():
     code = "\n".join(file.read_text() for folder in ("proxy", "plugins") for file in (ROOT / folder).rglob("*.py"))
     known = {name.removesuffix("_total") for name in re.findall(r'"((?:weir|gen_ai)_\w+)"', code)}
     asked = {name.removesuffix("_total") for text in [*QUERIES.values(), *RULES] for name in metrics(text)}
-    assert asked - known <= {name.removesuffix("_total") for name in PENDING}
+    assert asked - known == set()
 
 
 def test_every_metric_of_weir_is_on_a_dashboard_or_in_a_rule():
@@ -164,7 +156,7 @@ def filled(expression):
 
 async def test_every_panel_has_data_once_there_is_traffic(tmp_path, redis):
     tool("prometheus")
-    waiting = {where: filled(text) for where, text in QUERIES.items() if not metrics(text) & PENDING}
+    waiting = {where: filled(text) for where, text in QUERIES.items()}
     async with traffic.weir(tmp_path, redis.url, io.BytesIO()) as weir, traffic.mixed(weir.url):
         with prometheus(tmp_path, weir.admin_url) as url:
             async with aiohttp.ClientSession(url) as session:

@@ -28,12 +28,14 @@ redis: {redis}
 upstreams:
   demo: {{base_url: "{demo}/v1", prices: {{demo: {{input: "100", output: "400"}}}}}}
   dead: {{base_url: "http://127.0.0.1:1/v1"}}
+  small: {{base_url: "{demo}/v1", capacity: {{concurrent: 1}}}}
 plugins:
   - auth: {{keys: [{{name: search-team, sha256: {search}}}, {{name: ops, sha256: {ops}}}]}}
   - metering: {{ledger: none}}
   - raises: {{use: "tests.deploy.traffic:Raises", failure_mode: open}}
   - rate_limit: {{by: principal, requests: 100000/min}}
   - budget: {{usd: 1000/day, limits: {{ops: 0.03/day}}, warn_at: [50%, 100%], downgrade_to: default}}
+  - pii: {{entities: [email]}}
   - cache: {{ttl: 10m}}
   - failover: {{max_attempts: 2, retry_budget: 100%}}
   - circuit_breaker: {{fail_max: 1000}}
@@ -41,6 +43,7 @@ routes:
   - {{name: limited, match: {{header: {{x-way: limited}}}}, targets: [demo], plugins: {{rate_limit: {{requests: 1/hour}}}}}}
   - {{name: failing, match: {{header: {{x-way: failing}}}}, targets: [dead], plugins: {{circuit_breaker: off}}}}
   - {{name: failing-over, match: {{header: {{x-way: failing-over}}}}, targets: [dead, demo]}}
+  - {{name: queueing, match: {{header: {{x-way: queueing}}}}, targets: [small], queue: {{max: 1, timeout: 5s}}}}
   - {{name: default, targets: [demo]}}
 """
 SEARCH, OPS = "sk-search", "sk-ops"
@@ -88,6 +91,8 @@ async def _rounds(session: aiohttp.ClientSession) -> None:
             _ask(session, "the same as ever"),
             _ask(session, fresh, model="unheard-of"),
             _ask(session, fresh, way="limited", key=OPS),
+            _ask(session, f"write to ada{number}@example.com", way="default"),
+            *(_ask(session, f"{fresh}, {caller} of three", way="queueing") for caller in range(3)),
             _ask(session, fresh, way="failing"),
             _ask(session, fresh, way="failing-over", stream=True),
             _ask(session, fresh, way="raising"),

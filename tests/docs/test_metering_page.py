@@ -57,4 +57,4 @@ async def test_the_metrics_have_their_labels():
     for name, labels in shown.items():
         found = families[name.removesuffix("_total")]
         assert found in (set(), set(labels)), name
-    assert len(shown) == 9
+    assert len(shown) == 10

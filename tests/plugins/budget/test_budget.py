@@ -333,3 +333,17 @@ async def test_accounts_and_what_is_shown_of_them_are_bounded(house, monkeypatch
             await home.ask(who=f"w{number}")
         state = home.weir.state()["plugins"]["budget"]
     assert (state["subjects"], len(state["spent"])) == (5, 3)
+
+
+async def test_an_upstream_by_the_hour_is_reserved_by_the_token_and_settled_by_its_time(house):
+    script = counted(0, 10)
+    upstreams = '  gpu: {base_url: "URL/v1", usd_per_hour: "3600"}\n'
+    routes = "  - {name: gpu, match: {model: llama}, targets: [gpu]}\n"
+    async with house(script, "{usd: 9/day}", upstreams=upstreams, routes=routes) as home:
+        refused = await home.ask(1000, model="llama")
+        assert (await home.ask(100, model="llama")).status == 200
+        (first, second) = await home.ledger(2)
+    error = refused.json()["error"]
+    assert (refused.status, "may cost $10" in error["message"]) == (429, True)
+    assert first["cost_usd"] == "0"
+    assert 0 < Decimal(second["cost_usd"]) < 1

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from plugins.metering.bill import bill
+from plugins.metering.hours import Hours
 from plugins.metering.prices import PriceBook, PriceList
 from proxy import testing
 from proxy.errors import ConnectFailed
@@ -51,6 +52,42 @@ def test_a_static_answer_costs_nothing_and_what_failed_before_it_is_wasted():
     made = bill(exchange, BOOK)
     assert (made.upstream, made.usage, made.usd, made.is_estimated) == (None, Usage(), Decimal(0), False)
     assert [(spent.usage, spent.usd) for spent in made.wasted] == [(Usage(10, 5), Decimal("0.000015"))]
+
+
+BY_THE_HOUR = PriceBook(
+    PriceList({"llama": Price(input=Decimal(100), output=Decimal(100))}),
+    {"gpu": PriceList({"taxed": Price(input=Decimal(1), output=Decimal(1))})},
+    {"gpu": Hours(Decimal("3.60"))},
+)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "model", "usd"),
+    [
+        ("gpu", "llama", "0.000500"),
+        ("gpu", "unheard of", "0.000500"),
+        ("gpu", "taxed", "0.000530"),
+        ("up", "llama", "0.003"),
+        ("up", "unheard of", None),
+    ],
+)
+def test_an_upstream_by_the_hour_costs_its_time_and_what_its_own_prices_add(upstream, model, usd):
+    exchange = ended({"model": model}, upstream=upstream)
+    exchange.usage, exchange.attempts[0].busy_seconds = Usage(20, 10), 0.5
+    assert bill(exchange, BY_THE_HOUR).usd == (None if usd is None else Decimal(usd))
+
+
+def test_the_time_of_what_failed_is_wasted_and_who_was_not_reached_has_none():
+    exchange = ended({"messages": []}, upstream="gpu")
+    exchange.usage = Usage(20, 10)
+    for status, seconds in ((500, 0.25), (0, 5.0)):
+        failed = Attempt(1, Target("gpu"), [], b"")
+        failed.status, failed.busy_seconds = status, seconds
+        exchange.attempts.insert(0, failed)
+    exchange.attempts[-1].busy_seconds = 0.5
+    made = bill(exchange, BY_THE_HOUR)
+    assert made.usd == Decimal("0.0005")
+    assert sorted(spent.usd or 0 for spent in made.wasted) == [0, Decimal("0.00025")]
 
 
 PRICED = {

@@ -426,3 +426,35 @@ async def test_an_answer_that_is_read_to_its_end_for_nobody_leaves_its_line_at_a
         await wire.until(lambda: home.weir.in_flight == 0)
     (line,) = home.lines()
     assert (line["outcome"], line["tokens"]["output"]) == ("client_abort", 40)
+
+
+# -- money by the hour
+
+
+async def test_what_its_requests_cost_together_is_what_it_was_busy(house):
+    async def slow(received, up):
+        await asyncio.sleep(0.1 if b"slow" in received.body else 0.05)
+        await ANSWER(received, up)
+
+    async with house(slow, settings='    usd_per_hour: "3600"\n') as home:
+        asked = [testing.ask(home.weir, {**ASK, "model": f"slow-{number}"}) for number in range(8)]
+        await asyncio.gather(*asked, testing.ask(home.weir, ASK))
+        await wire.until(lambda: len(home.lines()) == 9 and not home.weir.in_flight)
+        lines, seconds = home.lines(), home.metric("weir_upstream_seconds_total")
+        cost = home.metric("weir_cost_usd_total")
+        unpriced = home.metric("weir_unpriced_requests_total")
+    busy, time = seconds['{state="busy",upstream="up"}'], sum(line["attempts"][0]["busy_seconds"] for line in lines)
+    tokens = 9 * Decimal("0.003")  # by the upstream's own prices
+    paid = sum(Decimal(line["cost_usd"]) for line in lines)
+    assert time == pytest.approx(busy, abs=1e-4)
+    assert float(paid - tokens) == pytest.approx(busy, abs=1e-4)
+    assert sum(cost.values()) == pytest.approx(float(paid))
+    assert seconds['{state="idle",upstream="up"}'] > 0
+    assert unpriced == {}
+
+
+async def test_without_it_no_time_is_counted(house):
+    async with house(ANSWER) as home:
+        await testing.ask(home.weir, ASK)
+        assert "busy_seconds" not in (await home.line())["attempts"][0]
+        assert home.metric("weir_upstream_seconds_total") == {}

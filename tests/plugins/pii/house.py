@@ -74,6 +74,7 @@ async def house(
     behind: Iterable[Any] = (),
     redis: str = "",
     route: str = "",
+    targets: str = "[up]",
     **pii: Any,
 ) -> AsyncIterator[House]:
     """`before` and `behind` are plugins of the chain, `pii` its settings, `route` further keys of the route."""
@@ -84,7 +85,7 @@ async def house(
             f'server: {{listen: "127.0.0.1:0", admin: "127.0.0.1:0"}}\nredis: "{redis}"\n'
             f'upstreams: {{up: {{base_url: "{upstream.url}/v1"}}}}\n'
             f"plugins: {plugins}\n"
-            f"routes: [{{name: main, targets: [up]{', ' if route else ''}{route}}}]\n"
+            f"routes: [{{name: main, targets: {targets}{', ' if route else ''}{route}}}]\n"
         )
         async with testing.configured(text, log) as weir:
             yield House(weir, upstream, log)

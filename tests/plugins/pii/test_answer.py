@@ -62,6 +62,11 @@ async def test_what_is_no_json_is_read_as_text(body: bytes):
     assert await passed(body) == body.replace(NAME.encode(), EMAIL.encode())
 
 
+async def test_long_answers():
+    text = "a word and another one. " * 8_000
+    assert (await passed({"content": f"{text} {NAME}"}))["content"] == f"{text} {EMAIL}"
+
+
 async def test_plain_text_keeps_the_bytes_that_are_none():
     stage = TextAnswer(answers(MADE))
     assert await stage.apply(b"\xff " + named(MADE, CARD).encode()) == b"\xff " + CARD.encode()

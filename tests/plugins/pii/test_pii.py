@@ -12,9 +12,12 @@ import aiohttp
 import openai
 import orjson
 import pytest
+from prometheus_client import CollectorRegistry
 
+from plugins.pii import Pii, PiiConfig
 from proxy import cli, testing
 from proxy.logs import JsonLines
+from proxy.services import Services
 from proxy.source import ConfigError
 from tests import wire
 from tests.plugins.pii.house import EMAIL, OTHER, ask, echo, house, keys
@@ -69,6 +72,7 @@ PLACES: dict[str, tuple[str, Any]] = {
     "instructions": ("/v1/responses", {"model": "m", "input": "x", "instructions": CANARY}),
     "a call's output": ("/v1/responses", {"model": "m", "input": [{"type": "function_call_output", "output": CANARY}]}),
     "what is embedded": ("/v1/embeddings", {"model": "m", "input": [CANARY, "x"]}),
+    "Anthropic's messages": ("/v1/messages", {"model": "m", "system": [{"text": CANARY}], "messages": []}),
     "TGI's inputs": ("/generate", {"inputs": CANARY, "parameters": {"stop": [CANARY]}}),
     "invalid JSON": (testing.CHAT, b'{"messages":[{"content":"' + CANARY.encode()),
     "plain text": ("/unknown", CANARY.encode()),
@@ -232,6 +236,14 @@ async def test_a_route_may_have_other_settings_or_none():
         assert home.upstream.last.json() == ask(EMAIL)
 
 
+async def test_an_operators_own_text_may_name_an_address():
+    async with house(
+        testing.answer(b"{}", status=503), behind=["failover"], targets='[up, {static: "ask help@example.com"}]'
+    ) as home:
+        answer = await home.ask(ask("hi"))
+        assert answer.json()["choices"][0]["message"]["content"] == "ask help@example.com"
+
+
 async def test_answers_may_say_what_they_like():
     async with house(testing.chat(f"Ask {OTHER}"), answers="pass") as home:
         answer = await home.ask(ask("Whom?"))
@@ -340,6 +352,16 @@ async def test_a_cache_before_it_is_refused_at_the_start(tmp_path, capsys: pytes
     told = capsys.readouterr().err
     assert "config.yaml:3 plugins[0].cache: plugin 'cache' stands before 'pii', which gives 'redacted text'" in told
     assert "put pii before it" in told
+
+
+async def test_explain_says_what_it_would_find():
+    plugin = Pii(PiiConfig(actions={"credit_card": "mask"}), name="pii")
+    asked = testing.exchange(body=orjson.dumps(ask(f"{EMAIL}, {OTHER}, 4111 1111 1111 1111")))
+    services = Services(CollectorRegistry())
+    assert await plugin.explain(asked, services) == [
+        "finds 2 of the kind 'email' (restore), 1 of the kind 'credit_card' (mask)"
+    ]
+    assert await plugin.explain(testing.exchange(), services) == ["finds nothing"]
 
 
 async def test_settings_that_do_not_fit_are_refused():

@@ -21,6 +21,9 @@ def test_actions_by_entity():
     ("settings", "said"),
     [
         ({"actions": {"url": "mask"}}, "'url' is not looked for"),
+        ({"entities": []}, "nothing is looked for"),
+        ({"custom": [{"name": "email", "pattern": "x"}]}, "an entity that Weir has"),
+        ({"custom": [{"name": "a", "pattern": "x"}, {"name": "a", "pattern": "y"}]}, "another entity"),
         ({"key": "short"}, "shorter than 16 characters"),
         ({"entities": ["person"]}, "Input should be"),
         ({"roles": []}, "at least 1 item"),

@@ -179,6 +179,24 @@ def test_tgi_s_own_events():
     assert values[-1]["generated_text"] == EMAIL
 
 
+def test_anthropics_blocks():
+    made = known()
+    name = named(made, EMAIL)
+    events = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": name[:6]}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": name[6:]}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": f'["{name}'}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '"]'}},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 1}},
+    ]
+    values = values_of(streamed(answers(made), [b"data: %b\n\n" % orjson.dumps(event) for event in events]))
+    assert [value["type"] for value in values] == [event["type"] for event in events]
+    assert "".join(value["delta"].get("text", "") for value in values if "delta" in value) == EMAIL
+    assert "".join(value["delta"].get("partial_json", "") for value in values if "delta" in value) == f'["{EMAIL}"]'
+
+
 def test_responses_repeat_whole_texts():
     made = known()
     name = named(made, EMAIL)
