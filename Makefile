@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REDIS := $(VENV)/.redis
+TOOLS := $(VENV)/.tools
+LOCK = PATH="$(abspath $(TOOLS))/bin:$$PATH" UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet \
+	--universal --python-version 3.11 --generate-hashes --upgrade
 
-.PHONY: run demo test test-clients check format bench bench-balance bench-pii clean
+.PHONY: run demo test test-clients check format bench bench-balance bench-pii lock deploy-check image-check clean
 
 run: $(READY)            ## start the proxy with config/config.yaml on :8080
 	$(BIN)/weir serve
@@ -38,6 +41,18 @@ bench-balance: $(READY)  ## ways to balance three GPU servers of unequal speed, 
 
 bench-pii: $(READY)      ## how well pii finds, and its cost, beside presidio-analyzer (installs it; ARGS=--no-presidio)
 	$(BIN)/python -m tests.bench.pii $(ARGS)
+
+lock:                    ## renew the hashes of everything that the image installs
+	deploy/tools.sh $(TOOLS)
+	$(LOCK) pyproject.toml --extra otel --output-file requirements.lock
+	echo 'hatchling' | $(LOCK) - --output-file requirements-build.lock
+
+deploy-check: $(READY)   ## chart, manifests, rules, dashboards, Dockerfile, with the tools for each (gets them)
+	deploy/tools.sh $(TOOLS)
+	$(BIN)/python -m pytest tests/deploy $(ARGS)
+
+image-check:             ## build the image without an engine and run it as a pod does (Debian, root; 2 GB of disk)
+	deploy/image-check.sh
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("weir")
 
 DEFAULT_CONFIG = "config/config.yaml"
+SHIPPED_CONFIG = pathlib.Path(__file__).parent / "shipped" / "config.yaml"
+"""The same, with its prices, as the wheel brings it along for those who have no checkout."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--config",
         metavar="FILE",
-        default=os.environ.get("WEIR_CONFIG", DEFAULT_CONFIG),
-        help=f"the config file (default: $WEIR_CONFIG, else {DEFAULT_CONFIG})",
+        default=os.environ.get("WEIR_CONFIG") or _found_config(),
+        help=f"the config file (default: $WEIR_CONFIG, else {DEFAULT_CONFIG}, else the one that Weir brings along)",
     )
     serve.set_defaults(run=_serve)
 
@@ -71,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON Schema of config.yaml, for editors")
     schema.set_defaults(run=_schema)
     return parser
+
+
+def _found_config() -> str:
+    has_own = pathlib.Path(DEFAULT_CONFIG).exists() or not SHIPPED_CONFIG.exists()
+    return DEFAULT_CONFIG if has_own else str(SHIPPED_CONFIG)
 
 
 def _serve(options: argparse.Namespace) -> int:

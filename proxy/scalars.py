@@ -53,6 +53,7 @@ _DURATION: Final = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)$"
 _SIZE: Final = r"^([0-9]{1,15})(B|KB|MB|GB|KiB|MiB|GiB)$"
 _RATE: Final = r"^([1-9][0-9]{0,14})/(s|min|hour|day)$"
 _ADDRESS: Final = r"^(\[[0-9A-Za-z:.%]+\]|[A-Za-z0-9_.-]*):([0-9]{1,5})$"
+_ADDRESS_TO_BE: Final = rf"{_ADDRESS}|\$\{{"  # an editor sees `${WEIR_LISTEN:-...}` before it is filled in
 _SHARE: Final = r"^([0-9]{1,3}(?:\.[0-9]{1,3})?)%$"
 _NAME: Final = r"^[A-Za-z0-9_.-]{1,64}$"
 _EXPIRY: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})([T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?(Z|[+-][0-9]{2}:[0-9]{2})?$"
@@ -248,7 +249,7 @@ class Address:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return handler.generate_schema(
-            _word(cls.parse, _ADDRESS, "127.0.0.1:8080", "[::1]:8080", ":8080", "localhost:0")
+            _word(cls.parse, _ADDRESS_TO_BE, "127.0.0.1:8080", "[::1]:8080", ":8080", "localhost:0")
         )
 
 

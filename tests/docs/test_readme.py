@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,17 +21,12 @@ def block(language: str, having: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def weir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weir]:
+def weir() -> Iterator[Weir]:
     """`make run` without a key: the config that ships, on ports that are free here."""
     port, admin = free_ports()
-    shipped = (ROOT / "config/config.yaml").read_text()
-    file = tmp_path_factory.mktemp("readme") / "config.yaml"
-    file.write_text(
-        shipped.replace("127.0.0.1:8080 ", f"127.0.0.1:{port} ").replace("127.0.0.1:9090 ", f"127.0.0.1:{admin} ")
-    )
-    shutil.copy(ROOT / "config/prices.yaml", file.parent)
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI")}
-    command = [sys.executable, "-m", "proxy.cli", "serve", "--config", str(file)]
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("OPENAI", "WEIR"))}
+    environ |= {"WEIR_LISTEN": f"127.0.0.1:{port}", "WEIR_ADMIN": f"127.0.0.1:{admin}"}
+    command = [sys.executable, "-m", "proxy.cli", "serve"]
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert ready(f"http://127.0.0.1:{admin}", process)
