@@ -59,10 +59,14 @@ class Grammar:
             rf"{bracketed}|(?<![0-9a-z_])({joined}){_JOINT}{tail}(?:{_CLOSE})?", re.IGNORECASE | re.ASCII | re.VERBOSE
         )
         self._words = tuple(words)
+        self._parts = tuple({max(word.split("_"), key=len) for word in words})
 
     def within(self, text: str, start: int = 0) -> Iterator[re.Match[str]]:
-        """What is written like a placeholder; texts without a number are not looked at twice."""
-        return self.pattern.finditer(text, start) if _NUMBER.search(text, start) else iter(())
+        """What is written like a placeholder; texts without a number or an entity's word are not looked at twice."""
+        if _NUMBER.search(text, start) is None:
+            return iter(())
+        upper = text.upper()
+        return self.pattern.finditer(text, start) if any(part in upper for part in self._parts) else iter(())
 
     def names(self, text: str) -> frozenset[str]:
         """Of all that is written in the text like a placeholder."""

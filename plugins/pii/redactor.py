@@ -78,12 +78,13 @@ class Redactor:
 
     def _json(self, raw: str, body: bytes, table: Table) -> str:
         page = Page(raw)
-        if not self._find(page.text):
+        seen = self._find(page.text)
+        if not seen:
             return raw
-        keeps = kept(body, raw, self._roles)
+        keeps = kept(body, raw, self._roles, {page.text[start:end] for start, end, _ in seen})
         found = [
             (start, end, entity, value)
-            for start, end, entity, value in self._on_page(page)
+            for start, end, entity, value in self._on_page(page, seen)
             if not any(begin <= start < stop for begin, stop in keeps)
         ]
         changes = [
@@ -92,9 +93,8 @@ class Redactor:
         ]
         return replaced(raw, changes) if changes else raw
 
-    def _on_page(self, page: Page) -> Iterator[tuple[int, int, str, str]]:
+    def _on_page(self, page: Page, found: Sequence[Finding]) -> Iterator[tuple[int, int, str, str]]:
         """Places in the raw text with entity and value. A finding ends with the string that it begins in."""
-        found = self._find(page.text)
         for at, (start, end, entity) in enumerate(found):
             first, last = page.span(start, end)
             if last >= page.place(end):

@@ -10,7 +10,7 @@ import orjson
 from proxy.plugin import top_level_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _STRUCTURE: Final = ("model", "seed")
 _DIALOGUES: Final = ("messages", "input")
@@ -19,15 +19,19 @@ _ROLE_OF_TYPE: Final = {"function_call_output": "tool", "custom_tool_call_output
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
 
 
-def kept(body: bytes, raw: str, roles: frozenset[str] | None) -> list[tuple[int, int]]:
-    """Places in `raw`, which is `body` decoded. None where it is no JSON object: then nothing is known of it."""
+def kept(body: bytes, raw: str, roles: frozenset[str] | None, found: Collection[str]) -> list[tuple[int, int]]:
+    """Places in `raw`, which is `body` decoded, where something of what was `found` may stand.
+
+    None where it is no JSON object: then nothing is known of it.
+    """
     try:
         value = orjson.loads(body)
     except ValueError:
         return []
     if not isinstance(value, dict):
         return []
-    spans = [span for key in _STRUCTURE if key in value for span in top_level_values(body, key)]
+    structure = [key for key in _STRUCTURE if key in value and any(text in str(value[key]) for text in found)]
+    spans = [span for key in structure for span in top_level_values(body, key)]
     if roles is not None:
         spans += _of_other_roles(body, value, roles)
     if len(body) == len(raw):

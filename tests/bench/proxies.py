@@ -112,7 +112,7 @@ _CHAIN = f"plugins: [{_AUTH_AND_METERING}, {_LIMITS}, {_LAST}]\n"
 
 _WHOLE_CHAIN = f"plugins: [{_AUTH_AND_METERING}, {_LIMITS}, pii, {_LAST}]\n"
 _REDACTING = """\
-plugins: [{pii: {custom: [{name: ticket, pattern: "[0-9]{10}", examples: ["0000000042"]}]}}]
+plugins: [{pii: {custom: [{name: serial, pattern: "[0-9]{10}", examples: ["0000000042"]}]}}]
 """
 """In each request a number is found, and its placeholder looked for in each event."""
 

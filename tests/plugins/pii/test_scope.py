@@ -8,11 +8,17 @@ from plugins.pii.scope import elements, kept
 def told(value: object, roles: set[str] | None = None) -> list[str]:
     body = orjson.dumps(value)
     raw = body.decode()
-    return [raw[start:end] for start, end in kept(body, raw, None if roles is None else frozenset(roles))]
+    return [
+        raw[start:end] for start, end in kept(body, raw, None if roles is None else frozenset(roles), {"a@b.c", "7"})
+    ]
 
 
 def test_the_model_and_the_seed():
     assert told({"é": "日本", "model": "a@b.c", "seed": 7, "messages": [{"model": "x"}]}) == ['"a@b.c"', "7"]
+
+
+def test_nothing_of_them_where_nothing_was_found_there():
+    assert told({"model": "gpt", "seed": 8}) == []
 
 
 def test_messages_of_other_roles():
@@ -38,7 +44,11 @@ def test_items_of_responses():
 
 
 def test_of_what_is_no_json_object_nothing_is_known():
-    assert [kept(body, body.decode(), frozenset({"user"})) for body in (b"x", b"[1]", b'{"model":')] == [[], [], []]
+    assert [kept(body, body.decode(), frozenset({"user"}), {"x"}) for body in (b"x", b"[1]", b'{"model":')] == [
+        [],
+        [],
+        [],
+    ]
 
 
 def test_elements():
