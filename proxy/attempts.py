@@ -102,7 +102,7 @@ class Attempts:
                 if refusal is None:
                     raise
                 return refusal
-            only_loads = self._only_loads(way, attempt)
+            only_loads = attempt.is_over and self._only_loads(way, attempt)
             following = await self._first(way) if only_loads else self._following(way, attempt)
             if following is None:
                 break
@@ -177,7 +177,7 @@ class Attempts:
 
     def _only_loads(self, way: _Way, attempt: Attempt) -> bool:
         """Whether an attempt failed because its upstream is still loading, which has time for that."""
-        if attempt.fault is None or attempt.fault.kind is not Kind.LOADING or not attempt.is_over:
+        if attempt.fault is None or attempt.fault.kind is not Kind.LOADING:
             return False
         is_waited_for = self._upstreams[attempt.target.upstream].is_loading
         return is_waited_for and way.exchange.request.is_buffered and attempt.number < MAX_ATTEMPTS

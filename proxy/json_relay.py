@@ -94,7 +94,7 @@ def _note_usage(exchange: Exchange, response: Response, body: bytes) -> None:
         value = orjson.loads(body)
     except ValueError:
         return
-    exchange.usage = _counted(usage_from_body(value), _usage_from_header(response))
+    exchange.usage = _counted(usage_from_body(value), response)
     model = value.get("model") if isinstance(value, dict) else None
     exchange.model = model if isinstance(model, str) else None
 
@@ -117,11 +117,14 @@ def _said(body: bytes) -> tuple[Usage, str] | None:
         return None
 
 
-def _counted(told: Usage | None, in_header: Usage | None) -> Usage | None:
+def _counted(told: Usage | None, response: Response) -> Usage | None:
     """TGI's native answers tell their prompt's length only where its tokens were asked for; the header always does."""
+    if told is not None and told.input_tokens:
+        return told
+    in_header = _usage_from_header(response)
     if told is None or in_header is None:
         return told or in_header
-    return told if told.input_tokens else told._replace(input_tokens=in_header.input_tokens)
+    return told._replace(input_tokens=in_header.input_tokens)
 
 
 def _usage_from_header(response: Response) -> Usage | None:

@@ -53,7 +53,7 @@ def bill(exchange: Exchange, book: PriceBook) -> Bill:
         served = served[:LONGEST]
     rates = book.find(upstream, model, served) if _is_paid(exchange, used) else FREE
     usd = cost(rates, used.usage)
-    if usd is not None:
+    if usd is not None and attempt.busy_seconds:
         usd += _time(attempt, book)
     return Bill(upstream, model, served, used.usage, used.is_estimated, usd, wasted)
 
