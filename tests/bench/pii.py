@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import uvloop
 
 from plugins.pii.detector import Detector
 from plugins.pii.tail import Tail
-from tests.bench import machine
+from tests.bench import machine, pii_streams
 from tests.plugins.pii import quality, secret_texts
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "weir-bench"
@@ -211,7 +212,9 @@ def _print_streams(detector: Detector, cost: dict[str, list[str]], rng: random.R
     at = lambda share: waiting[int(share * (len(waiting) - 1))]  # noqa: E731
     print(f"Streams: {per_piece(detector, words):.1f} µs per word of prose,", end=" ")
     print(f"{per_piece(detector, list(pieces(dense(rng), rng))):.0f} µs per piece of a dense text;", end=" ")
-    print(f"characters that wait there: p50 {at(0.5)}, p90 {at(0.9)}, p99 {at(0.99)}, most {waiting[-1]}\n")
+    print(f"characters that wait there: p50 {at(0.5)}, p90 {at(0.9)}, p99 {at(0.99)}, most {waiting[-1]}")
+    more = uvloop.run(pii_streams.added())
+    print(f"Through Weir: {more.first_event:+.2f} ms to the first event, {more.event:.1f} µs more per event\n")
 
 
 def _version(package: str) -> str:
