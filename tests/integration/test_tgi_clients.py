@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import openai
@@ -28,6 +29,13 @@ pytestmark = [
         "ignore::pytest.PytestUnraisableExceptionWarning"
     ),  # it closes no connection of a stream
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _open_connections() -> Iterator[None]:
+    """They are let go of here, where that is no fault, and not within some later test."""
+    yield
+    gc.collect()
 
 
 def client(root: str) -> Any:
