@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
@@ -33,6 +34,7 @@ MEASURE_SECONDS = 5.0
 
 ANSWER_SECONDS = 2.0
 _JSON = {"content-type": "application/json"}
+_PATH_PART = re.compile(r"\w{1,64}", re.ASCII)
 PREPARE_SECONDS = 75.0
 
 log = logging.getLogger("weir.workers")
@@ -272,7 +274,7 @@ def _request_id(body: bytes) -> str:
         found = str(orjson.loads(body)["request_id"])
     except (ValueError, KeyError, TypeError):
         return "none"
-    return found if found.isalnum() or found.replace("_", "").isalnum() else "none"
+    return found if _PATH_PART.fullmatch(found) else "none"
 
 
 def _one(reports: list[Report], unheard: list[str], hash_: str) -> Report:
