@@ -7,6 +7,7 @@ nobody without the key can tell what it was. It begins with a digit: no word of 
 from __future__ import annotations
 
 import re
+import sys
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ WINDOW: Final = 96
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _REMEMBERED: Final = 64
-_OPEN: Final = r"\x00*(?:\\{0,2}<|&lt;|%3C)"
+_OPEN: Final = r"(?:\\{0,2}<|&lt;|%3C)"
 _CLOSE: Final = r"\x00*(?:\\{0,2}>|&gt;|%3E)"
 _JOINT: Final = r"\\{0,2}[_-]"
 
@@ -61,12 +62,12 @@ class Grammar:
         self._words = tuple(words)
         self._parts = tuple({max(word.split("_"), key=len) for word in words})
 
-    def within(self, text: str, start: int = 0) -> Iterator[re.Match[str]]:
+    def within(self, text: str, start: int = 0, end: int = sys.maxsize) -> Iterator[re.Match[str]]:
         """What is written like a placeholder; texts without a number or an entity's word are not looked at twice."""
-        if _NUMBER.search(text, start) is None:
+        if _NUMBER.search(text, start, end) is None:
             return iter(())
         upper = text.upper()
-        return self.pattern.finditer(text, start) if any(part in upper for part in self._parts) else iter(())
+        return self.pattern.finditer(text, start, end) if any(part in upper for part in self._parts) else iter(())
 
     def names(self, text: str) -> frozenset[str]:
         """Of all that is written in the text like a placeholder."""
@@ -80,11 +81,10 @@ class Grammar:
 
     def opening(self, text: str, at: int) -> int:
         """Where a placeholder has begun that ends behind `at`, or may end in later text; `at` where none has."""
-        begin = max(0, len(text) - WINDOW)
-        for match in self.within(text, begin):
+        for match in self.within(text, max(0, at - WINDOW), at + WINDOW):
             if match.start() < at < match.end():
                 at = match.start()
-        found = _PENDING.search(text, begin)
+        found = _PENDING.search(text, max(0, len(text) - WINDOW))
         while found is not None and found.start() < at:
             if self._may_become(found):
                 return found.start()
@@ -101,7 +101,7 @@ _CLOSING: Final = r"[\x00\\]*(?:&|&g|&gt|%|%3)?\Z"
 _PENDING: Final = re.compile(
     rf"""
     {_OPEN}\ ?([0-9a-z]*(?:(?:{_JOINT}|\ )[0-9a-z]*){{0,3}})\ ?{_CLOSING}
-    |(?:&|&l|&lt|%|%3|\\)\Z
+    |(?:&|&l|&lt|%|%3|\\{{1,2}})\Z
     |(?<![0-9a-z_])([0-9a-z]+(?:{_JOINT}[0-9a-z]+){{0,3}}(?:\\{{1,2}}(?:[_-][0-9a-z]*)?|[_-])?){_CLOSING}
     """,
     re.IGNORECASE | re.ASCII | re.VERBOSE,

@@ -4,7 +4,7 @@ import random
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from plugins.pii.channel import revised
 from plugins.pii.stream import MOST_HELD, Restoring
@@ -31,12 +31,14 @@ from tests.plugins.pii.conversation import (
 
 
 @given(prose(), SIZES)
+@example("\\\\<EMAIL\\_38rv\\>", [1])
 def test_streamed_is_whole(text: str, sizes: list[int]):
     made = answers(known())
     assert said(streamed(made, chats(cut(text, sizes)))) == revised(made.sight, text, is_json=False)
 
 
 @given(prose(), SIZES)
+@example("<SECRET_4jsf" + 6 * "%3CEMAIL_38rv%3E", [1])
 def test_streamed_is_whole_in_the_arguments_of_tools(text: str, sizes: list[int]):
     made = answers(known())
     written = orjson.dumps({"to": text, "n": 1}).decode()
