@@ -9,7 +9,7 @@ TOOLS := $(VENV)/.tools
 LOCK = PATH="$(abspath $(TOOLS))/bin:$$PATH" UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet \
 	--universal --python-version 3.11 --generate-hashes --upgrade
 
-.PHONY: run demo test test-clients check format bench bench-balance bench-pii lock deploy-check image-check clean
+.PHONY: run demo test fuzz test-clients check format bench bench-balance bench-pii lock deploy-check image-check clean
 
 run: $(READY)            ## start the proxy with config/config.yaml on :8080
 	$(BIN)/weir serve
@@ -19,6 +19,9 @@ demo: $(READY)           ## a demo upstream, the proxy, a few live calls
 
 test: $(READY) $(REDIS)  ## the test-suite, with a real redis-server
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
+
+fuzz: $(READY)           ## new random examples for every property, many of them (ten minutes)
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile fuzz --numprocesses 2 $(ARGS)
 
 test-clients: $(READY)   ## other ecosystems' clients and real servers through Weir (installs them)
 	$(BIN)/python -m pytest -m heavy tests/integration --timeout 1800 $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests import redis_server
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.redis_server import RedisServer
+
+# The same examples in each run, so that a change fails for its own sake. `make fuzz` looks for new ones.
+settings.register_profile("steady", derandomize=True, max_examples=200, deadline=None)
+settings.register_profile("fuzz", max_examples=2000, deadline=None)
+settings.load_profile("steady")
 
 
 @pytest.fixture

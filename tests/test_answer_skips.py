@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.answer import Answer
@@ -124,7 +124,6 @@ CHUNK = st.builds(lambda choices, more: {"choices": choices, **more}, st.lists(C
 
 
 @given(st.lists(CHUNK | st.builds(chunk, TEXT, usage=st.none()), max_size=8), st.booleans())
-@settings(max_examples=500, deadline=None)
 def test_what_is_skipped_would_have_told_nothing(chunks: list[dict[str, Any]], reads_usage: bool) -> None:
     quick, thorough = (Answer(expected=True, reads_usage=reads_usage) for _ in range(2))
     for value in [chunk("first"), *chunks]:
@@ -135,7 +134,6 @@ def test_what_is_skipped_would_have_told_nothing(chunks: list[dict[str, Any]], r
 
 
 @given(st.lists(CHUNK | st.builds(chunk, TEXT, usage=st.none()), max_size=12), st.integers(1, 5), st.booleans())
-@settings(max_examples=500, deadline=None)
 def test_what_is_not_even_read_would_have_told_nothing(
     chunks: list[dict[str, Any]], together: int, reads_usage: bool
 ) -> None:

@@ -4,7 +4,7 @@ import json
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.body import (
@@ -57,7 +57,6 @@ def joined(pieces, value):
     return "".join(value if piece is None else piece for piece in pieces).encode()
 
 
-@settings(max_examples=300)
 @given(objects(), spelled_values(), VALUES)
 def test_a_replaced_value_leaves_every_other_byte_as_it_was(pieces, before, after):
     body, written = joined(pieces, before), orjson.dumps(after) if after_fits(after) else b"0"
@@ -128,7 +127,6 @@ def test_a_key_that_stands_twice(body, key):
     assert repeated_key(body.encode(), frozenset({"model", "n"})) == key
 
 
-@settings(max_examples=300)
 @given(objects(), spelled_values())
 def test_a_repeated_key_is_seen_in_any_spelling(pieces, value):
     """Judged by the library's own parser, which hands out every member."""

@@ -478,13 +478,13 @@ def is_fit_to_print(content: bytes) -> bool:
     return all(text.isprintable() and "hunter2" not in text for text in texts)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(mutations)
 def test_no_change_to_a_good_file_crashes(changes):
     assert is_fit_to_print(mutated(changes).encode(errors="surrogatepass"))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.text().map(str.encode) | st.binary())
 def test_no_text_crashes(content):
     assert is_fit_to_print(content)

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import errors
@@ -179,7 +179,6 @@ FIELDS = st.dictionaries(
 
 
 @given(st.integers(400, 999), BODIES, FIELDS)
-@settings(max_examples=500, deadline=None)
 def test_no_answer_raises(status: int, body: bytes, fields: dict[str, str]) -> None:
     kind, wait, _ = fault_of_response(Response(status, headers=fields, body=body))
     assert isinstance(kind, Kind)
@@ -187,7 +186,6 @@ def test_no_answer_raises(status: int, body: bytes, fields: dict[str, str]) -> N
 
 
 @given(JSON.map(lambda value: {"error": value}), st.sampled_from(["", "error"]))
-@settings(max_examples=300, deadline=None)
 def test_no_error_within_an_answer_raises(value: Any, name: str) -> None:
     told = in_band_error(value, name)
     assert told is None or isinstance(fault_in_band(told).kind, Kind)

@@ -4,7 +4,7 @@ import gzip
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import json_relay, testing
@@ -203,7 +203,6 @@ MEMBERS = st.dictionaries(
 
 
 @given(MEMBERS, st.booleans(), st.sampled_from([0, orjson.OPT_INDENT_2]))
-@settings(max_examples=400, deadline=None)
 def test_whatever_a_long_answer_holds_it_says_what_all_of_it_does(members, is_last, option):
     padded = {**members, "pad": [LONG_TEXT]} if is_last else {"pad": [LONG_TEXT], **members}
     said = orjson.dumps(padded, option=option)

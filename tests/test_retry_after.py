@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.retry_after import DAY, told_in_fields, told_in_words
@@ -174,14 +174,12 @@ VALUES = st.binary(max_size=90) | st.text("0123456789.:+-TZhmsd, GMTApr", max_si
 
 
 @given(st.lists(st.tuples(NAMES.map(str.encode) | st.binary(max_size=9), VALUES), max_size=5))
-@settings(max_examples=500, deadline=None)
 def test_no_field_raises(fields: list[tuple[bytes, bytes]]) -> None:
     seconds = told_in_fields(fields, is_limited=True)
     assert seconds is None or 0 <= seconds <= DAY
 
 
 @given(st.text("retry again in after 0123456789.hms seconds", max_size=60).map("try again in 1".__add__))
-@settings(max_examples=300, deadline=None)
 def test_no_words_raise(words: str) -> None:
     seconds = told_in_words(words)
     assert seconds is None or 0 <= seconds <= DAY

@@ -41,7 +41,7 @@ def golden():
     return app.Plan(*config.load(FOLDER / "config.yaml", {"OPENAI_API_KEY": "k"}))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     path=st.sampled_from(PATHS),
     model=st.sampled_from(MODELS),

@@ -3,7 +3,7 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.sse import Event, Reader
@@ -116,7 +116,6 @@ def cut_streams(draw: st.DrawFn) -> list[bytes]:
 
 
 @given(cut_streams())
-@settings(max_examples=400, deadline=None)
 @example([b"data: a\r", b"\ndata: b\r\n\r", b"\n"])
 @example([b"data: a\r\n", b"\r", b"\n", b"data: b\n\r", b"\n\n"])
 def test_random_streams_cut_at_random_are_what_the_standard_reads_at_once(chunks: list[bytes]) -> None:
@@ -126,7 +125,6 @@ def test_random_streams_cut_at_random_are_what_the_standard_reads_at_once(chunks
 
 
 @given(cut_streams(), st.integers(0, 20))
-@settings(max_examples=300, deadline=None)
 def test_an_event_above_the_limit_passes_and_the_others_are_read(chunks: list[bytes], limit: int) -> None:
     stream = b"".join(chunks)
     events = read(chunks, max_event_bytes=limit)

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.usage import Usage, UsageReader, usage_from_body, usage_from_object
@@ -387,7 +387,6 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, max_size=4))
-@settings(max_examples=200, deadline=None)
 def test_no_json_raises(values: list[Any]) -> None:
     reader = UsageReader()
     for value in values:
@@ -415,7 +414,6 @@ COUNTS = [
 
 
 @given(st.dictionaries(st.sampled_from(COUNTS), NUMBER))
-@settings(max_examples=500, deadline=None)
 def test_no_part_is_more_than_its_whole_whatever_is_reported(reported):
     usage = usage_from_object(reported)
     if usage is not None:

@@ -6,7 +6,7 @@ import re
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.guard import Guard, GuardConfig
@@ -461,7 +461,6 @@ def readings(body):
     yield {key.lower(): value for key, value in pairs}
 
 
-@settings(max_examples=500)
 @given(spelled_members(), st.sampled_from(["reject", "cap"]))
 async def test_however_it_is_read_no_answer_is_asked_for_above_the_ceiling(body, over):
     rules = {"max_tokens": {"ceiling": 100, "over": over}}

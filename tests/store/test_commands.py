@@ -177,7 +177,7 @@ LIMITS = [
 ]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_memory_and_redis_agree(redis, steps):
     """Nothing of these windows passes while the test runs: then both give the same answers to the same questions."""

@@ -183,7 +183,7 @@ SPOILT = b"\r\n\0"
 
 
 @given(pairs=st.lists(st.tuples(st.sampled_from(["authorization", "api-key", "x-api-key"]), VALUES), max_size=3))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_no_value_is_more_than_refused(pairs):
     """As the edge hands them over; on the wire they follow below."""
     exchange = testing.exchange()
@@ -202,7 +202,7 @@ def test_no_value_is_more_than_refused(pairs):
 
 
 @given(values=st.lists(VALUES.filter(lambda value: not set(value) & set(SPOILT)), min_size=20, max_size=20))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 async def test_no_value_on_the_wire_leads_to_2xx_or_5xx(values):
     async with house(keys=[entry()]) as (weir, asked):
         for value in values:
