@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Find = Callable[[str], list[Finding]]
     Count = Callable[[str], None]
-    Spans = Sequence[tuple[int, int]]
 
 _CONTEXT: Final = 80
 """Characters before a string that may say what it is."""

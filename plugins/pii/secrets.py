@@ -19,48 +19,16 @@ from plugins.pii.words import WORD, plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_KEYS_OF = (
-    *(
-        "api",
-        "access",
-        "secret",
-        "private",
-        "auth",
-        "account",
-        "encryption",
-        "encrypt",
-        "signing",
-        "signature",
-        "shared",
-    ),
-    *(
-        "sharedaccess",
-        "master",
-        "app",
-        "application",
-        "consumer",
-        "client",
-        "subscription",
-        "storage",
-        "service",
-        "session",
-    ),
-    *(
-        "license",
-        "admin",
-        "deploy",
-        "write",
-        "personal",
-        "bot",
-        "user",
-        "webhook",
-        "ssh",
-        "hmac",
-        "aes",
-        "jwt",
-        "function",
-    ),
-    *("host", "root", "crypto", "integration", "developer", "dev", "prod", "live", "server", "search", "ingest", "sas"),
+_KEYS_OF = tuple(
+    re.findall(
+        "[a-z]+",
+        """
+        api access secret private auth account encryption encrypt signing signature shared sharedaccess master app
+        application consumer client subscription storage service session license admin deploy write personal bot
+        user webhook ssh hmac aes jwt function host root crypto integration developer dev prod live server search
+        ingest sas
+        """,
+    )
 )  # whose `key` is a secret
 _PASSWORDS = ("pass", "pwd", "contrase", "senha", "kennwort", "пароль", "パスワード", "密码")
 _WORD_OF = {  # by the stem that is looked for first, as this is fast
@@ -134,7 +102,6 @@ _MEASURE = re.compile(r"[0-9][0-9.,:/_-]*(?:[a-z]{1,5}|%)?")
 _TECHNICAL = re.compile(
     r"(?i)(?:sha|md|rfc|utf|base|oauth|http|ipv|x|argon|pbkdf|aes|rsa|ed|hs|rs|es|v|s|k|ec|tls|ssl|bcrypt|hmac)[-_]?[0-9]{1,5}(?:[-_./][a-z0-9]+)*|[0-9]+[-_]?[a-z]+|2fa|mfa[0-9]*"
 )
-_UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Said(Enum):
