@@ -118,31 +118,20 @@ def without_tokens(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, **spelled} if spelled else value
 
 
-class JsonAnswer(BodyFilter):
-    __slots__ = ("_answers",)
+class Whole(BodyFilter):
+    """An answer that is here as a whole, as JSON (`json_of`) or as text (`text_of`)."""
 
-    def __init__(self, answers: Answers) -> None:
+    __slots__ = ("_answers", "_read")
+
+    def __init__(self, answers: Answers, read: Callable[[Answers, bytes], bytes]) -> None:
         self._answers = answers
+        self._read = read
 
     @override
     async def apply(self, body: bytes) -> bytes:
-        return await _apart(json_of, self._answers, body)
-
-
-class TextAnswer(BodyFilter):
-    __slots__ = ("_answers",)
-
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
-
-    @override
-    async def apply(self, body: bytes) -> bytes:
-        return await _apart(text_of, self._answers, body)
-
-
-async def _apart(read: Callable[[Answers, bytes], bytes], answers: Answers, body: bytes) -> bytes:
-    """Where it would hold up everybody else, in a thread."""
-    return read(answers, body) if len(body) <= LONG else await asyncio.to_thread(read, answers, body)
+        if len(body) <= LONG:
+            return self._read(self._answers, body)
+        return await asyncio.to_thread(self._read, self._answers, body)  # it would hold up everybody else
 
 
 def json_of(answers: Answers, body: bytes) -> bytes:

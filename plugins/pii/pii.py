@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from typing_extensions import override
 
 from plugins.pii import header
-from plugins.pii.answer import LONG, Answers, JsonAnswer, TextAnswer
+from plugins.pii.answer import LONG, Answers, Whole, json_of, text_of
 from plugins.pii.detector import Detector
 from plugins.pii.placeholder import Table, grammar
 from plugins.pii.redactor import Redactor
@@ -112,8 +112,8 @@ class Pii(Plugin[PiiConfig]):
         kind = response.content_type
         if kind.endswith(b"json"):
             says_numbers = exchange.request.endpoint == "embeddings" and response.status == 200
-            return None if says_numbers else JsonAnswer(self._answers(exchange.request, table))
-        return TextAnswer(self._answers(exchange.request, table)) if kind.startswith(b"text/") or not kind else None
+            return None if says_numbers else Whole(self._answers(exchange.request, table), json_of)
+        return Whole(self._answers(exchange.request, table), text_of) if kind.startswith(b"text/") or not kind else None
 
     @override
     async def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:

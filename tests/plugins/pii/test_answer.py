@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from plugins.pii.answer import JsonAnswer, TextAnswer
+from plugins.pii.answer import Whole, json_of, text_of
 from tests.plugins.pii.conversation import CARD, EMAIL, MADE_UP, QUOTED, answers, known, named
 
 MADE = known()
@@ -12,7 +12,7 @@ NAME = named(MADE, EMAIL)
 
 async def passed(value: object, *, says_json: bool = False) -> object:
     body = value if isinstance(value, bytes) else orjson.dumps(value)
-    after = await JsonAnswer(answers(MADE, says_json=says_json)).apply(body)
+    after = await Whole(answers(MADE, says_json=says_json), json_of).apply(body)
     return after if isinstance(value, bytes) else orjson.loads(after)
 
 
@@ -68,7 +68,7 @@ async def test_long_answers():
 
 
 async def test_plain_text_keeps_the_bytes_that_are_none():
-    stage = TextAnswer(answers(MADE))
+    stage = Whole(answers(MADE), text_of)
     assert await stage.apply(b"\xff " + named(MADE, CARD).encode()) == b"\xff " + CARD.encode()
     plain = b"\xff\xfe nothing"
     assert await stage.apply(plain) is plain
