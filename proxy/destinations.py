@@ -16,8 +16,7 @@ from proxy.exchange import PRINCIPAL
 from proxy.findings import Cost, Destination
 from proxy.plan import targets_of
 from proxy.prompt import beginning, opening
-from proxy.source import ConfigError
-from proxy.supply import KINDS
+from proxy.supply import made
 from proxy.tariff import FEMTO, TARIFF
 from proxy.veil import HIDDEN
 
@@ -47,17 +46,7 @@ class Destinations:
         self._balance = route.balance
         self._targets = targets_of(route)
         names = {target.upstream for target in self._targets if target.static is None}
-        self._upstreams = {name: self._upstream(name) for name in names}
-
-    def _upstream(self, name: str) -> OpenAI:
-        """Raises ConfigError where what it trusts cannot be read."""
-        settings = self._plan.config.upstreams[name]
-        try:
-            return KINDS[settings.kind](name, settings)
-        except OSError as error:
-            what = f"its certificates cannot be read: {error.strerror or error}"
-            at = ("upstreams", name, "tls", "ca_file")
-            raise ConfigError([self._plan.source.problem(at, what, "write a PEM file of authorities")]) from error
+        self._upstreams = {name: made(name, plan.config.upstreams[name], plan.source) for name in names}
 
     def found(self) -> tuple[str, list[Destination]]:
         """Why they stand as they do, and they."""
@@ -120,7 +109,7 @@ class Destinations:
             self._credential(upstream),
             share,
             self._cost(target.upstream, model),
-            _note(upstream),
+            "while it has no key the built-in demo answers instead" if upstream.settings.is_demo else None,
         )
 
     def _credential(self, upstream: OpenAI) -> str:
@@ -158,12 +147,6 @@ def shown_target(target: str) -> str:
 def _parameter(part: str) -> str:
     name, mark, value = part.partition("=")
     return f"{name}{mark}{value if name in PLAIN_QUERY else HIDDEN if mark else ''}"
-
-
-def _note(upstream: OpenAI) -> str | None:
-    settings = upstream.settings
-    is_demo = settings.without_api_key == "demo" and settings.api_key is None and settings.token is None
-    return "while it has no key the built-in demo answers instead" if is_demo else None
 
 
 def _usd(femto: int) -> str:

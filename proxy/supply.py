@@ -39,7 +39,7 @@ log = logging.getLogger("weir")
 
 
 class Supply:
-    """`upstream` is there once `start` is over; who uses it says so with `using`."""
+    """`upstream` is there once `start` is over; who uses it says so with `use`."""
 
     upstream: OpenAI
 
@@ -100,7 +100,7 @@ class Supply:
 
     async def _made(self, stack: AsyncExitStack) -> OpenAI:
         settings = self._settings.model_copy(update=self._part())
-        if settings.without_api_key == "demo" and settings.api_key is None and settings.token is None:
+        if settings.is_demo:
             from proxy import demo  # noqa: PLC0415 - a megabyte that only the demo needs
 
             url = await stack.enter_async_context(demo.running())
@@ -108,12 +108,18 @@ class Supply:
                 "upstream '%s' has no API key: the built-in demo answers; %s", self.name, _HOW_TO_LEAVE_THE_DEMO
             )
             settings = settings.model_copy(update={"base_url": f"{url}/v1"})
-        try:  # not in the event loop: the system's authorities alone take it 40 ms to read
-            return await asyncio.to_thread(KINDS[settings.kind], self.name, settings)
-        except OSError as error:
-            at = ("upstreams", self.name, "tls", "ca_file")
-            what = f"its certificates cannot be read: {error.strerror or error}"
-            raise ConfigError([self._source.problem(at, what, "write a PEM file of authorities")]) from error
+        # not in the event loop: the system's authorities alone take it 40 ms to read
+        return await asyncio.to_thread(made, self.name, settings, self._source)
+
+
+def made(name: str, settings: Upstream, source: Source) -> OpenAI:
+    """An upstream that nobody has asked yet. Raises ConfigError where what it trusts cannot be read."""
+    try:
+        return KINDS[settings.kind](name, settings)
+    except OSError as error:
+        what = f"its certificates cannot be read: {error.strerror or error}"
+        at = ("upstreams", name, "tls", "ca_file")
+        raise ConfigError([source.problem(at, what, "write a PEM file of authorities")]) from error
 
 
 def likeness(name: str, settings: Upstream, source: Source) -> Any:

@@ -214,6 +214,11 @@ class Upstream(Part):
                 raise fault(what, fix, key=key)
         return self
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether the built-in demo answers in its place, for want of a key."""
+        return self.without_api_key == "demo" and self.api_key is None and self.token is None
+
 
 def _credential_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
     """Whether it is so, what is wrong, how to fix it, and the key."""
