@@ -17,7 +17,7 @@ from proxy.generation import TASK_SECONDS, Generation
 from proxy.lines import Lines
 from proxy.listening import BACKLOG
 from proxy.metrics import Metrics
-from proxy.plan import Plan, targets_of
+from proxy.plan import Plan
 from proxy.reload import Reloads, Report
 from proxy.services import Services
 from proxy.store.divided import Divided
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from proxy.config import Address
 
-__all__ = ["Plan", "Post", "Weir", "running", "targets_of", "url_of", "working"]
+__all__ = ["Plan", "Post", "Weir", "running", "url_of", "working"]
 
 log = logging.getLogger("weir")
 

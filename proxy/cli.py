@@ -82,7 +82,7 @@ def _found_config() -> str:
 
 def _serve(options: argparse.Namespace) -> int:
     logs.configure()
-    plan = app.Plan(*config.load(pathlib.Path(options.config)))
+    plan = app.Plan.load(options.config)
     try:
         if plan.config.server.workers > 1:
             return workers.serve(plan)
@@ -111,7 +111,7 @@ async def _run(plan: app.Plan) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    plan = app.Plan(*config.load(pathlib.Path(options.file)))
+    plan = app.Plan.load(options.file)
     for warning in plan.warnings():
         print(f"{options.file}: warning: {warning}", file=sys.stderr)
     routes, plugins = len(plan.config.routes), len(plan.config.plugins)

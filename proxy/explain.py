@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy import config
 from proxy.plan import Plan
 from proxy.request import Request
 from proxy.server import target_fault
@@ -50,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
     from proxy.narration import narrated  # noqa: PLC0415 - the proxy itself needs none of it
     from proxy.search import find  # noqa: PLC0415
 
-    plan = Plan(*config.load(pathlib.Path(options.file)))
+    plan = Plan.load(options.file)
     found = asyncio.run(find(plan, _request(options)))
     text = orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n" if options.json else narrated(found)
     print(text, end="")

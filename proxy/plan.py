@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from proxy.stages import BodyFilter
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Mapping
+    from typing import Self
 
     from proxy.config import Config
     from proxy.plugin import Plugin
@@ -34,6 +36,11 @@ class Plan:
         self.plugins: list[Plugin[Any]] = registry.instances
         if problems:
             raise ConfigError(problems)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) -> Self:
+        """Raises ConfigError with all that is wrong with the file, or with its plugins."""
+        return cls(*config.load(file, environ))
 
     @property
     def uses_store(self) -> bool:
@@ -68,7 +75,7 @@ class Plan:
 
     def again(self) -> Plan:
         """What the file says now; raises ConfigError."""
-        return Plan(*config.load(self.source.file, self.source.environ))
+        return Plan.load(self.source.file, self.source.environ)
 
     def everywhere(self) -> list[Plugin[Any]]:
         """Those that all routes have, with the same settings."""
@@ -95,13 +102,12 @@ def files_of(source: Source, but: Container[Path] = ()) -> list[pathlib.Path]:
 
 
 def targets_of(settings: config.Route) -> list[Target]:
-    return list(_targets(settings))
-
-
-def _targets(settings: config.Route) -> Iterator[Target]:
-    for told in settings.targets:
-        name, window = told.upstream or "", told.context_window
-        yield Target(name, told.model, weight=told.weight, context_window=window, static=told.static)
+    return [
+        Target(
+            told.upstream or "", told.model, weight=told.weight, context_window=told.context_window, static=told.static
+        )
+        for told in settings.targets
+    ]
 
 
 def _holds_bodies(plugin: Plugin[Any]) -> bool:

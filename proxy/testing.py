@@ -21,7 +21,7 @@ import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 
-from proxy import app, config
+from proxy import app
 from proxy.exchange import Exchange
 from proxy.lines import Lines
 from proxy.request import Request
@@ -228,7 +228,7 @@ async def configured(text: str, stdout: io.BytesIO | None = None) -> AsyncIterat
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "config.yaml"
         file.write_text(text)
-        async with app.running(app.Plan(*config.load(file)), Lines(stdout or io.BytesIO())) as running:
+        async with app.running(app.Plan.load(file), Lines(stdout or io.BytesIO())) as running:
             yield running
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
-from proxy import app, config, demo
+from proxy import app, demo
 from proxy.lines import Lines
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ async def _both(pace: float, first_token: float, stdout: io.BytesIO) -> AsyncIte
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "demo.yaml"
             file.write_text(_CONFIG.format(url=direct))
-            async with app.running(app.Plan(*config.load(file)), Lines(stdout)) as weir:
+            async with app.running(app.Plan.load(file), Lines(stdout)) as weir:
                 yield direct, weir.url
 
 

@@ -10,7 +10,7 @@ import time
 import orjson
 import pytest
 
-from proxy import app, config, testing
+from proxy import app, testing
 from proxy.lines import Lines
 from proxy.plugin import BodyFilter, Plugin, PluginConfig
 from proxy.source import ConfigError
@@ -76,7 +76,7 @@ def text(url, *, listen="127.0.0.1:0", admin="127.0.0.1:0", plugins=(), more="")
 def plan(folder, yaml, environ=None):
     file = folder / "config.yaml"
     file.write_text(yaml)
-    return app.Plan(*config.load(file, environ or {}))
+    return app.Plan.load(file, environ or {})
 
 
 async def test_plugins_start_in_order_and_stop_in_reverse_after_their_last_completion():

@@ -297,5 +297,5 @@ def test_ctrl_c_is_no_traceback(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "Plan", interrupted)
+    monkeypatch.setattr(app.Plan, "load", interrupted)
     assert cli.main(["check", str(SHIPPED)]) == 130

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from proxy import app, cli, config, registry, testing
+from proxy import app, cli, registry, testing
 from proxy.plugin import REDACTED, BodyFilter, Exchange, FailureMode, Key, Plugin, PluginConfig, Response
 from proxy.source import ConfigError
 from tests.recording import entry, journal
@@ -98,7 +98,7 @@ class Whole(Plugin[PluginConfig]):
 def plan(tmp_path: pathlib.Path, text: str) -> app.Plan:
     file = tmp_path / "config.yaml"
     file.write_text(text)
-    return app.Plan(*config.load(file))
+    return app.Plan.load(file)
 
 
 def refusal(tmp_path: pathlib.Path, *lines: str) -> str:

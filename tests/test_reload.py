@@ -10,7 +10,7 @@ import re
 import orjson
 import pytest
 
-from proxy import app, config, testing
+from proxy import app, testing
 from proxy.lines import Lines
 from proxy.plugin import Plugin, PluginConfig, Response
 from proxy.testing import chat_events
@@ -100,7 +100,7 @@ async def house(folder, yaml, environ=None):
     file, stdout = folder / "config.yaml", io.BytesIO()
     if not file.exists():
         file.write_text(yaml)
-    async with app.running(app.Plan(*config.load(file, environ or {})), Lines(stdout)) as weir:
+    async with app.running(app.Plan.load(file, environ or {}), Lines(stdout)) as weir:
         yield House(weir, file, stdout)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy import app, config, testing
+from proxy import app, testing
 from proxy.errors import NotFound
 from proxy.plugin import Plugin
 from proxy.request import Request
@@ -26,7 +26,7 @@ HEADERS = {"x-tier": ["free", "paid"], "authorization": ["Bearer canary-of-the-c
 def plan_of(tmp_path, text):
     file = tmp_path / "config.yaml"
     file.write_text(text)
-    return app.Plan(*config.load(file))
+    return app.Plan.load(file)
 
 
 def request_of(path, model, headers):
@@ -38,7 +38,7 @@ def request_of(path, model, headers):
 
 @pytest.fixture(scope="module")
 def golden():
-    return app.Plan(*config.load(FOLDER / "config.yaml", {"OPENAI_API_KEY": "k"}))
+    return app.Plan.load(FOLDER / "config.yaml", {"OPENAI_API_KEY": "k"})
 
 
 @settings(max_examples=60)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from typing_extensions import override
 
-from proxy import app, config, demo
+from proxy import app, demo
 from proxy.lines import Lines
 from proxy.plugin import Exchange, FailureMode, Plugin, PluginConfig
 
@@ -65,7 +65,7 @@ async def weir(folder: pathlib.Path, redis: str, stdout: io.BytesIO) -> AsyncIte
     async with demo.running(pace=0.002, first_token=0.01) as url:
         file = folder / "config.yaml"
         file.write_text(CONFIG.format(demo=url, redis=redis, **hashes))
-        async with app.running(app.Plan(*config.load(file)), Lines(stdout)) as running:
+        async with app.running(app.Plan.load(file), Lines(stdout)) as running:
             yield running
 
 
