@@ -7,7 +7,7 @@ event types below. A stream of no known dialect has none of them and is taken at
 Nearly all events of a stream differ only in their text. Once one chunk was read, another that is the same but for what
 says nothing here is not parsed: same bytes up to where the chunk's own part begins, then, to the end of that line and
 event, the same telling keys with the same values in the same order. Quotes inside JSON strings are escaped, so text
-cannot hide a key; text that looks like one costs a parse. (Chunks that are broken elsewhere thus go uncounted.)
+cannot hide a key; text that looks like one costs a parse.
 
 Deltas are counted on the way, for answers that end without a usage: servers send one token in each, but for those that
 bundle them, whose deltas are long. Tokens of so much text are then estimated from its length.
@@ -94,7 +94,6 @@ class Answer:
         "_usage",
         "error",
         "model",
-        "parse_errors",
         "started",
     )
 
@@ -103,7 +102,6 @@ class Answer:
         self.started = False
         self.error: InBandError | None = None
         self.model: str | None = None
-        self.parse_errors = 0
         self._deltas = self._text_bytes = 0
         self._plain_deltas = self._plain_bytes = self._skeleton = 0
         self._expected = expected
@@ -205,7 +203,6 @@ class Answer:
         if event.is_done:
             self._ended = True
         else:
-            self.parse_errors += bool(data.strip())  # bare `data:` is a heartbeat
             self._note_kind(event.name)
         return data.decode(errors="replace")
 

@@ -22,7 +22,7 @@ def chunk(content: str, finish: str | None = None, index: int = 0, **more: Any) 
 
 
 def told(answer: Answer) -> tuple[Any, ...]:
-    return answer.is_whole(), answer.started, answer.error, answer.usage(), answer.parse_errors, answer._finished
+    return answer.is_whole(), answer.started, answer.error, answer.usage(), answer._finished
 
 
 class Watched(Event):
