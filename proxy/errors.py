@@ -1,4 +1,4 @@
-"""Every failure that a client can see, and what it means: one place decides status, code, source and log level.
+"""Every failure that a client can see, and what it means: one place decides status, type, code, outcome and log level.
 
 The text of an error says what is wrong and what to do; it never holds a URL, a credential or a body.
 """
@@ -13,14 +13,6 @@ import orjson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-class Side(StrEnum):
-    """Whose fault an error is."""
-
-    DOWNSTREAM = "downstream"
-    UPSTREAM = "upstream"
-    WEIR = "weir"
 
 
 class Outcome(StrEnum):
@@ -39,15 +31,13 @@ class Outcome(StrEnum):
 class ProxyError(Exception):
     """A request that Weir answers by itself, in OpenAI's error shape.
 
-    Plugins raise a subclass to refuse a request. `retryable` says that another target may be tried.
+    Plugins raise a subclass to refuse a request.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
-    side: ClassVar[Side] = Side.WEIR
     outcome: ClassVar[Outcome] = Outcome.UPSTREAM_ERROR
-    retryable: ClassVar[bool] = False
     level: ClassVar[int] = logging.ERROR
 
     def __init__(
@@ -79,7 +69,6 @@ class ClientFault(ProxyError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
-    side = Side.DOWNSTREAM
     outcome = Outcome.CLIENT_ERROR
     level = logging.INFO
 
@@ -107,7 +96,6 @@ class Rejected(ProxyError):
     status = 403
     type = "invalid_request_error"
     code = "forbidden"
-    side = Side.DOWNSTREAM
     outcome = Outcome.REJECTED
     level = logging.INFO
 
@@ -135,8 +123,6 @@ class UpstreamFault(ProxyError):
     status = 502
     type = "upstream_error"
     code = "upstream_error"
-    side = Side.UPSTREAM
-    retryable = True
     level = logging.WARNING
 
 
@@ -148,7 +134,6 @@ class Dropped(UpstreamFault):
     """The upstream took the request and closed without a word: it may have done the work."""
 
     code = "upstream_closed"
-    retryable = False
 
 
 class UpstreamTimeout(UpstreamFault):
@@ -171,7 +156,6 @@ class Interrupted(UpstreamFault):
 
     code = "upstream_stream_interrupted"
     outcome = Outcome.STREAM_INTERRUPTED
-    retryable = False
 
 
 class Unavailable(UpstreamFault):
@@ -192,7 +176,6 @@ class PassedOver(Unavailable):
 class DownstreamStalled(ProxyError):
     """The app stopped reading its answer."""
 
-    side = Side.DOWNSTREAM
     code = "downstream_stalled"
     outcome = Outcome.CLIENT_ABORT
     level = logging.INFO
@@ -209,5 +192,4 @@ class StoreDown(ProxyError):
 
     status = 503
     code = "store_unavailable"
-    retryable = False
     level = logging.WARNING

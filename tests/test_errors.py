@@ -6,42 +6,41 @@ import orjson
 import pytest
 
 from proxy import errors
-from proxy.errors import Outcome, ProxyError, Side, error_body
+from proxy.errors import Outcome, ProxyError, error_body
 
 TABLE = """
-class             status type                  code                        side       outcome            retry level
-ProxyError        500    server_error          internal_error              weir       upstream_error     no    ERROR
-ClientFault       400    invalid_request_error invalid_request             downstream client_error       no    INFO
-NotFound          404    invalid_request_error not_found                   downstream client_error       no    INFO
-TooLarge          413    invalid_request_error request_too_large           downstream client_error       no    INFO
-UploadStalled     408    invalid_request_error request_timeout             downstream client_error       no    INFO
-Rejected          403    invalid_request_error forbidden                   downstream rejected           no    INFO
-Unauthorized      401    invalid_request_error invalid_api_key             downstream rejected           no    INFO
-RateLimited       429    requests              rate_limit_exceeded         downstream rejected           no    INFO
-QuotaExceeded     429    insufficient_quota    insufficient_quota          downstream rejected           no    INFO
-UpstreamFault     502    upstream_error        upstream_error              upstream   upstream_error     yes   WARNING
-ConnectFailed     502    upstream_error        upstream_unreachable        upstream   upstream_error     yes   WARNING
-Dropped           502    upstream_error        upstream_closed             upstream   upstream_error     no    WARNING
-UpstreamTimeout   504    upstream_error        upstream_timeout            upstream   upstream_error     yes   WARNING
-OutOfTime         504    upstream_error        deadline_exceeded           upstream   upstream_error     yes   WARNING
-BadAnswer         502    upstream_error        upstream_bad_answer         upstream   upstream_error     yes   WARNING
-Interrupted       502    upstream_error        upstream_stream_interrupted upstream   stream_interrupted no    WARNING
-Unavailable       503    upstream_error        upstream_unavailable        upstream   upstream_error     yes   WARNING
-PassedOver        503    upstream_error        upstream_unavailable        upstream   upstream_error     yes   WARNING
-DownstreamStalled 500    server_error          downstream_stalled          downstream client_abort       no    INFO
-PluginFailed      500    server_error          plugin_failed               weir       upstream_error     no    ERROR
-StoreDown         503    server_error          store_unavailable           weir       upstream_error     no    WARNING
+class              status  type                   code                         outcome             level
+ProxyError         500     server_error           internal_error               upstream_error      ERROR
+ClientFault        400     invalid_request_error  invalid_request              client_error        INFO
+NotFound           404     invalid_request_error  not_found                    client_error        INFO
+TooLarge           413     invalid_request_error  request_too_large            client_error        INFO
+UploadStalled      408     invalid_request_error  request_timeout              client_error        INFO
+Rejected           403     invalid_request_error  forbidden                    rejected            INFO
+Unauthorized       401     invalid_request_error  invalid_api_key              rejected            INFO
+RateLimited        429     requests               rate_limit_exceeded          rejected            INFO
+QuotaExceeded      429     insufficient_quota     insufficient_quota           rejected            INFO
+UpstreamFault      502     upstream_error         upstream_error               upstream_error      WARNING
+ConnectFailed      502     upstream_error         upstream_unreachable         upstream_error      WARNING
+Dropped            502     upstream_error         upstream_closed              upstream_error      WARNING
+UpstreamTimeout    504     upstream_error         upstream_timeout             upstream_error      WARNING
+OutOfTime          504     upstream_error         deadline_exceeded            upstream_error      WARNING
+BadAnswer          502     upstream_error         upstream_bad_answer          upstream_error      WARNING
+Interrupted        502     upstream_error         upstream_stream_interrupted  stream_interrupted  WARNING
+Unavailable        503     upstream_error         upstream_unavailable         upstream_error      WARNING
+PassedOver         503     upstream_error         upstream_unavailable         upstream_error      WARNING
+DownstreamStalled  500     server_error           downstream_stalled           client_abort        INFO
+PluginFailed       500     server_error           plugin_failed                upstream_error      ERROR
+StoreDown          503     server_error           store_unavailable            upstream_error      WARNING
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()[1:]]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_what_each_failure_means(row):
-    name, status, kind, code, side, outcome, retry, level = row
+    name, status, kind, code, outcome, level = row
     error = getattr(errors, name)("what is wrong")
     assert (error.status, error.type, error.error_code) == (int(status), kind, code)
-    assert (error.side, error.outcome) == (Side(side), Outcome(outcome))
-    assert (error.retryable, error.level) == (retry == "yes", logging.getLevelNamesMapping()[level])
+    assert (error.outcome, error.level) == (Outcome(outcome), logging.getLevelNamesMapping()[level])
     body = orjson.loads(error.body())
     assert body == {"error": {"message": "what is wrong", "type": kind, "code": code, "param": None}}
 
