@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.encoding import Unreadable, decoder_for, is_plain
+from proxy.encoding import Unreadable, decoded
 from proxy.errors import BadAnswer
 from proxy.sse import Event, Reader
 from proxy.stages import BodyFilter, EventFilter, EventTap, Tap
@@ -23,14 +23,8 @@ MAX_BYTES = 64 * 2**20
 async def decoded_body(response: Response) -> bytes:
     """The response's body without its encodings; raises what broke it, or BadAnswer."""
     body = response.body if response.incoming is None else await whole(response.incoming, MAX_BYTES)
-    encoding = response.field(b"content-encoding")
-    if is_plain(encoding):
-        return body
-    decoder = decoder_for(encoding)
-    if decoder is None:
-        raise BadAnswer("the upstream answered in an encoding that no plugin can read, though `identity` was asked for")
     try:
-        return decoder.feed(body)
+        return decoded(body, response.field(b"content-encoding"))
     except Unreadable as error:
         raise BadAnswer("the upstream's body does not fit its content-encoding") from error
 

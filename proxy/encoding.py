@@ -55,6 +55,16 @@ def is_plain(content_encoding: bytes) -> bool:
     return content_encoding.strip().lower() in {b"", b"identity"}
 
 
+def decoded(body: bytes, content_encoding: bytes) -> bytes:
+    """A whole body, or its beginning. Raises Unreadable, also where an encoding is not known here."""
+    if is_plain(content_encoding):
+        return body
+    decoder = decoder_for(content_encoding)
+    if decoder is None:
+        raise Unreadable("the encoding is not known")
+    return decoder.feed(body)
+
+
 def decoder_for(content_encoding: bytes) -> Decoder | None:
     """A decoder, or None where an encoding is not known here."""
     names = [name.strip().lower() for name in content_encoding.split(b",")]

@@ -11,7 +11,7 @@ import orjson
 
 from proxy.answer import InBandError, in_band_error
 from proxy.complaint import SEARCHED, kind_of, status_in
-from proxy.encoding import Unreadable, decoder_for, is_plain
+from proxy.encoding import Unreadable, decoded
 from proxy.errors import ClientFault, ConnectFailed, DownstreamStalled, Dropped, Outcome, Unavailable, UpstreamFault
 from proxy.kind import Kind
 from proxy.retry_after import DAY, told_in_fields, told_in_words
@@ -114,12 +114,8 @@ def _told(response: Response) -> InBandError:
 
 def _text(response: Response) -> bytes:
     """The body, or its beginning, without its encoding."""
-    body, encoding = response.body[:READ_BYTES], response.field(b"content-encoding")
-    if is_plain(encoding):
-        return body
-    decoder = decoder_for(encoding)
     try:
-        return decoder.feed(body)[:READ_BYTES] if decoder else b""
+        return decoded(response.body[:READ_BYTES], response.field(b"content-encoding"))[:READ_BYTES]
     except Unreadable:
         return b""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from proxy.encoding import Unreadable, decoder_for, is_plain
+from proxy.encoding import Unreadable, decoded
 from proxy.errors import ProxyError, error_body
 from proxy.response import Response
 from proxy.upstream.incoming import whole
@@ -62,11 +62,8 @@ def _undescribed(response: Response, but: bytes = b"") -> Fields:
 
 
 def _plain(body: bytes, encoding: bytes) -> bytes:
-    if is_plain(encoding):
-        return body
-    decoder = decoder_for(encoding)
     try:
-        text = decoder.feed(body) if decoder else b""
+        text = decoded(body, encoding)
     except Unreadable:
         return b""
     return text if len(text) <= MAX_BYTES else b""

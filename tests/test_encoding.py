@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.encoding import FREE_BYTES, MAX_RATIO, Unreadable, decoder_for, is_plain
+from proxy.encoding import FREE_BYTES, MAX_RATIO, Unreadable, decoded, decoder_for, is_plain
 
 TEXT = b'data: {"choices": [{"delta": {"content": "a weir stands in a stream"}}]}\n\n' * 20
 
@@ -129,3 +129,11 @@ def test_one_chunk_may_unfold_to_so_much(monkeypatch):
     monkeypatch.setattr("proxy.encoding.MAX_CHUNK_BYTES", 2**20 - 1)
     with pytest.raises(Unreadable, match="unfolds to too much"):
         fed(b"gzip", body)
+
+
+def test_a_whole_body_is_read_as_its_header_says():
+    assert decoded(b"text", b"identity") == b"text"
+    assert decoded(gzip.compress(b"text"), b"GZIP") == b"text"
+    for body, encoding in ((b"text", b"gzip"), (b"text", b"br")):
+        with pytest.raises(Unreadable):
+            decoded(body, encoding)
