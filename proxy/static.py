@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from proxy.response import Response
+from proxy.sse import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,11 +57,6 @@ def _envelope(exchange: Exchange, asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _event(value: dict[str, Any], name: str = "") -> bytes:
-    line = b"event: %b\n" % name.encode() if name else b""
-    return line + b"data: %b\n\n" % orjson.dumps(value)
-
-
 def _count(asked: dict[str, Any]) -> int:
     """Choices: for each prompt `n`."""
     wanted, prompt = asked.get("n"), asked.get("prompt")
@@ -71,7 +67,7 @@ def _count(asked: dict[str, Any]) -> int:
 def _usage_events(said: Said, chunk: dict[str, Any]) -> Iterator[bytes]:
     options = said[0].get("stream_options")
     if isinstance(options, dict) and options.get("include_usage") is True:
-        yield _event({**chunk, "choices": [], "usage": _COUNTS})
+        yield Event.of_json({**chunk, "choices": [], "usage": _COUNTS}).raw
     yield _DONE
 
 
@@ -97,7 +93,7 @@ def _chat_events(said: Said) -> Iterator[bytes]:
     for delta, finish in steps:
         for index in range(_count(asked)):
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-            yield _event({**chunk, "choices": [choice]})
+            yield Event.of_json({**chunk, "choices": [choice]}).raw
     yield from _usage_events(said, chunk)
 
 
@@ -115,7 +111,7 @@ def _completion_events(said: Said) -> Iterator[bytes]:
     chunk = {**envelope, "object": "text_completion"}
     for said_now, finish in ((text, None), ("", "stop")):
         for index in range(_count(asked)):
-            yield _event({**chunk, "choices": [_text_choice(index, said_now, finish)]})
+            yield Event.of_json({**chunk, "choices": [_text_choice(index, said_now, finish)]}).raw
     yield from _usage_events(said, chunk)
 
 
@@ -178,7 +174,7 @@ def _response_events(said: Said) -> Iterator[bytes]:
         ("response.completed", {"response": _response(said)}),
     )
     for number, (kind, fields) in enumerate(steps):
-        yield _event({"type": kind, "sequence_number": number, **fields}, kind)
+        yield Event.of_json({"type": kind, "sequence_number": number, **fields}, kind).raw
 
 
 _SHAPES: dict[str, tuple[Callable[[Said], dict[str, Any]], Callable[[Said], Iterator[bytes]]]] = {
