@@ -41,6 +41,7 @@ __all__ = [
     "RouteName",
     "Share",
     "Size",
+    "positive",
     "written",
 ]
 
@@ -64,6 +65,17 @@ _PLACEMENT: Final = r"^(bearer|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|query:[A-Za-z0
 def written(text: str, description: str) -> Any:
     """A field whose default is given as an operator would write it."""
     return Field(default=text, validate_default=True, description=description)
+
+
+def positive(what: str, fix: str) -> AfterValidator:
+    """Of a duration that may not be no time at all."""
+
+    def check(seconds: float | None) -> float | None:
+        if seconds == 0:
+            raise fault(f"no time at all {what}", fix)
+        return seconds
+
+    return AfterValidator(check)
 
 
 def _split(pattern: str, value: object) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from proxy.scalars import Duration, OptionalText, Size, written
+from proxy.scalars import Duration, OptionalText, Size, positive, written
 from proxy.wording import fault
 
 __all__ = ["Balanced", "Capacity", "Headers", "Health", "Load", "Part", "Queue", "Target", "Targets", "Watched"]
@@ -123,13 +123,7 @@ def _balance(value: object) -> object:
 Balanced = Annotated[Balance, BeforeValidator(_balance, json_schema_input_type=Way | Balance)]
 
 
-def _some_time(seconds: float) -> float:
-    if seconds == 0:
-        raise fault("no time at all is no check", "write a longer time")
-    return seconds
-
-
-Time = Annotated[Duration, AfterValidator(_some_time)]
+Time = Annotated[Duration, positive("is no check", "write a longer time")]
 
 
 def _path(path: str) -> str:
@@ -148,17 +142,11 @@ class Health(Part):
     healthy_after: int = Field(default=1, ge=1, description="so many answers below 400 in a row: they are back")
 
 
-def _some_wait(seconds: float) -> float:
-    if seconds == 0:
-        raise fault("no time at all is no queue", "write a longer time; `max: 0` refuses at once")
-    return seconds
-
-
 class Queue(Part):
     max: int = Field(
         default=100, ge=0, description="requests that wait while all its upstreams are full; more are refused"
     )
-    timeout: Annotated[Duration, AfterValidator(_some_wait)] = written(
+    timeout: Annotated[Duration, positive("is no queue", "write a longer time; `max: 0` refuses at once")] = written(
         "30s", "how long each may wait; then it is refused"
     )
 

@@ -17,26 +17,20 @@ from proxy.scalars import (
     NotSet,
     OptionalText,
     Placement,
+    positive,
     written,
 )
 from proxy.targets import Capacity, Health, Load, Part, Watched
 from proxy.wording import fault
 
+_NOTHING = "lets nothing through"
 
-def _timed(fix: str) -> AfterValidator:
-    def check(seconds: float | None) -> float | None:
-        if seconds == 0:
-            raise fault("no time at all lets nothing through", fix)
-        return seconds
-
-    return AfterValidator(check)
-
-
-Limit = Annotated[DurationOrNone, _timed("write a longer time, or none for no limit")]
+Limit = Annotated[DurationOrNone, positive(_NOTHING, "write a longer time, or none for no limit")]
+Span = Annotated[Duration, positive(_NOTHING, "write a longer time")]
 
 
 class Timeouts(Part):
-    connect: Annotated[Duration, _timed("write a longer time")] = written("5s", "until the connection stands, with TLS")
+    connect: Span = written("5s", "until the connection stands, with TLS")
     first_byte: Limit = written("120s", "from the end of the request to the first byte of its answer")
     idle: Limit = written("60s", "the longest silence within an answer")
     total: Limit = Field(default=None, description="the whole attempt")
@@ -62,10 +56,8 @@ class Token(Part):
     file: Annotated[FilePath | None, NotSet] = Field(
         default=None, description="holds the token; it is read again when it changes"
     )
-    refresh: Annotated[Duration, _timed("write a longer time")] = written(
-        "45m", "how old a token may get; sooner where it says when it expires"
-    )
-    timeout: Annotated[Duration, _timed("write a longer time")] = written("10s", "how long the command may run")
+    refresh: Span = written("45m", "how old a token may get; sooner where it says when it expires")
+    timeout: Span = written("10s", "how long the command may run")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -190,7 +182,7 @@ class Upstream(Part):
     capacity: Capacity | None = Field(
         default=None, description="what it takes at most; on such routes TGI is asked for what is not set"
     )
-    cold_start: Annotated[Duration, _timed("write a longer time")] | None = Field(
+    cold_start: Span | None = Field(
         default=None, description="how long it may be loading its model, or starting, before that is a failure"
     )
     keepalive: Duration | None = Field(
