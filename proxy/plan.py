@@ -28,11 +28,11 @@ class Plan:
     def __init__(self, source: Source, settings: Config) -> None:
         """Raises ConfigError with every problem of the plugins and their order."""
         problems: list[Problem] = []
-        registry = Registry(source, problems)
+        registry = Registry(source, settings, problems)
         self.source = source
         self.config = settings
-        self.chains = [registry.chain(settings, index) for index in range(len(settings.routes))]
-        self.unrouted = registry.unrouted(settings)
+        self.chains = [registry.chain(index) for index in range(len(settings.routes))]
+        self.unrouted = registry.unrouted()
         self.plugins: list[Plugin[Any]] = registry.instances
         if problems:
             raise ConfigError(problems)

@@ -35,8 +35,9 @@ def installed() -> dict[str, importlib.metadata.EntryPoint]:
 class Registry:
     """Builds the plugins of one config; entries with the same settings share one instance."""
 
-    def __init__(self, source: Source, problems: list[Problem]) -> None:
+    def __init__(self, source: Source, config: Config, problems: list[Problem]) -> None:
         self._source = source
+        self._config = config
         self._problems = problems
         self._classes: dict[str, type[AnyPlugin] | None] = {}
         self._instances: dict[tuple[str, str], AnyPlugin | None] = {}
@@ -45,11 +46,11 @@ class Registry:
     def instances(self) -> list[AnyPlugin]:
         return [instance for instance in self._instances.values() if instance is not None]
 
-    def chain(self, config: Config, index: int) -> list[AnyPlugin]:
+    def chain(self, index: int) -> list[AnyPlugin]:
         """The plugins of route `index`, in order, with its overrides; an incomplete list where problems were noted."""
-        route = config.routes[index]
+        route = self._config.routes[index]
         placed: list[tuple[AnyPlugin, Path]] = []
-        for position, entry in enumerate(config.plugins):
+        for position, entry in enumerate(self._config.plugins):
             override = route.plugins.get(entry.name, {})
             if override is False:
                 continue
@@ -63,15 +64,15 @@ class Registry:
                 placed.append((plugin, at))
         plugins = [plugin for plugin, _ in placed]
         for place, (plugin, at) in enumerate(placed):
-            self._check_needs(plugin, plugins[:place], config, route, at)
+            self._check_needs(plugin, plugins[:place], route, at)
             self._check_followed(plugin, plugins[place + 1 :], route, at)
         return plugins
 
-    def unrouted(self, config: Config) -> list[AnyPlugin]:
+    def unrouted(self) -> list[AnyPlugin]:
         """The chain as it stands: so an entry that every route switches off is checked as well."""
         found = (
             self._instance(entry, entry.settings, ("plugins", position, entry.name), self._source)
-            for position, entry in enumerate(config.plugins)
+            for position, entry in enumerate(self._config.plugins)
         )
         return [plugin for plugin in found if plugin is not None]
 
@@ -125,13 +126,11 @@ class Registry:
             self._note(at, f"plugin '{name}' ({cls.__qualname__}): {what}", fix)
         return not faults
 
-    def _check_needs(
-        self, plugin: AnyPlugin, before: Sequence[AnyPlugin], config: Config, route: Route, at: Path
-    ) -> None:
+    def _check_needs(self, plugin: AnyPlugin, before: Sequence[AnyPlugin], route: Route, at: Path) -> None:
         provided = {key for earlier in before for key in earlier.provides}
         for key in plugin.needs:
             if key not in provided:
-                names = ", ".join(self._providers(config, key)) or "a plugin that provides it"
+                names = ", ".join(self._providers(key)) or "a plugin that provides it"
                 what = f"plugin '{plugin.name}' needs '{key.name}', which none before it gives on route '{route.name}'"
                 self._note(at, what, f"put {names} before it")
 
@@ -142,9 +141,8 @@ class Registry:
                     what = f"plugin '{plugin.name}' stands before '{later.name}', which gives '{key.name}'"
                     self._note(at, f"{what}, on route '{route.name}'", f"put {later.name} before it")
 
-    def _providers(self, config: Config, key: Any) -> list[str]:
-        chain = {entry.name for entry in config.plugins}
-        return [plugin.name for plugin in self.instances if key in plugin.provides and plugin.name in chain]
+    def _providers(self, key: Key[Any]) -> list[str]:
+        return [plugin.name for plugin in self.instances if key in plugin.provides]
 
     def _note(self, at: Path, what: str, fix: str) -> None:
         problem = self._source.problem(at, what, fix)
