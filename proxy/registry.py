@@ -142,7 +142,7 @@ class Registry:
                     self._note(at, f"{what}, on route '{route.name}'", f"put {later.name} before it")
 
     def _providers(self, key: Key[Any]) -> list[str]:
-        return [plugin.name for plugin in self.instances if key in plugin.provides]
+        return list(dict.fromkeys(plugin.name for plugin in self.instances if key in plugin.provides))
 
     def _note(self, at: Path, what: str, fix: str) -> None:
         problem = self._source.problem(at, what, fix)

@@ -39,6 +39,10 @@ class Auth(Plugin[PluginConfig]):
     provides = (PRINCIPAL,)
 
 
+class SizedAuth(Sized):
+    provides = (PRINCIPAL,)
+
+
 class Budget(Plugin[PluginConfig]):
     needs = (PRINCIPAL,)
 
@@ -168,6 +172,13 @@ def test_a_wrong_order_is_a_start_up_error_that_names_the_line(tmp_path: pathlib
         "config.yaml:3 plugins[0].budget: plugin 'budget' needs 'principal', which none before it gives on route "
         "'default'; put auth before it"
     )
+
+
+def test_who_gives_a_fact_is_named_once_whatever_routes_set_otherwise(tmp_path: pathlib.Path):
+    text = YAML % "\n".join([used("budget", "Budget"), used("sized", "SizedAuth")])
+    other = "  - {name: other, match: {path: /v1/x}, targets: [up], plugins: {sized: {size: 2}}}\n"
+    with pytest.raises(ConfigError, match=r"on route 'default'; put sized before it"):
+        plan(tmp_path, text.replace("routes:\n", f"routes:\n{other}"))
 
 
 def test_a_fact_that_a_route_switches_off_is_missing_there(tmp_path: pathlib.Path):
