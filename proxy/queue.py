@@ -19,6 +19,7 @@ from proxy.exchange import PRINCIPAL
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from proxy import targets
     from proxy.attempt import Target
     from proxy.exchange import Exchange
     from proxy.series import Counter, Gauge, Histogram
@@ -35,15 +36,6 @@ class Upstream(Protocol):
     work: Work | None
 
     def room(self) -> float: ...
-
-
-class Settings(Protocol):
-    """`max` that wait, each for so many seconds."""
-
-    @property
-    def max(self) -> int: ...
-    @property
-    def timeout(self) -> float: ...
 
 
 class Series:
@@ -72,7 +64,7 @@ class Waiter:
 
 
 class Queue:
-    def __init__(self, route: str, settings: Settings, upstreams: Mapping[str, Upstream], series: Series) -> None:
+    def __init__(self, route: str, settings: targets.Queue, upstreams: Mapping[str, Upstream], series: Series) -> None:
         """`upstreams`: those of the route's targets; all count their `work`."""
         self._route = route
         self._settings = settings
