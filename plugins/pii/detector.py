@@ -39,11 +39,11 @@ _FAMILIES = {
 }
 
 
-def _families(entity: str, regions: Sequence[str]) -> tuple[Family, ...]:
+def _families(entity: str) -> tuple[Family, ...]:
     if entity == "phone":
         from plugins.pii import phones  # noqa: PLC0415 - its metadata is for those who ask for it
 
-        return (Family(phones.GATE, phones.phones(regions), in_runs=True),)
+        return (Family(phones.GATE, phones.phones, in_runs=True),)
     return _FAMILIES[entity]
 
 
@@ -59,11 +59,10 @@ class Detector:
         entities: Sequence[str],
         custom: Sequence[Custom] = (),
         *,
-        regions: Sequence[str] = ("US", "GB"),
         own_domains: Sequence[str] = (),
         allowed: Sequence[str] = (),
     ) -> None:
-        families = [family for entity in ENTITIES if entity in entities for family in _families(entity, regions)]
+        families = [family for entity in ENTITIES if entity in entities for family in _families(entity)]
         families += [Family(one.pattern, one.finder()) for one in custom]
         self._families = families
         self._gate = gate([family.gate for family in families])

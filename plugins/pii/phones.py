@@ -1,5 +1,5 @@
-"""Phone numbers. Digits alone prove little: a number counts by its country code, by the shape that numbers have in a
-configured region, or by a word before it (`Tel.:`, `call me at`), never as a bare run of digits.
+"""Phone numbers. Digits alone prove little: a number counts by its country code, by the shape that numbers have in
+North America or Britain, or by a word before it (`Tel.:`, `call me at`), never as a bare run of digits.
 
 Only imported where `phone` is configured: libphonenumber's metadata cost about 20 ms and 2 MB.
 """
@@ -17,7 +17,7 @@ from plugins.pii.numbers import BEHIND, among_numbers
 from plugins.pii.words import DASHES, JOINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from phonenumbers import PhoneNumber
 
@@ -58,19 +58,11 @@ _AMERICAN_DIGITS = re.compile("1?[2-9][0-9]{2}[2-9][0-9]{6}")
 _GROUP_BEFORE = re.compile(rf"[0-9][A-Za-z0-9]*[{JOINERS}]\Z")  # `00` within a row of groups calls no country
 
 
-def phones(regions: Sequence[str]) -> Callable[[str, int, int], Iterator[Finding]]:
-    """`regions`: ISO codes; the countries whose numbers count without their country code where they are grouped."""
-    is_american = bool({"US", "CA"} & set(regions))
-    others = [region for region in regions if region not in {"US", "CA"}]
-
-    def find(text: str, start: int, end: int) -> Iterator[Finding]:
-        start = max(0, start - 1)  # its plus or bracket may be another one's last
-        yield from _international(text, start, end)
-        if is_american:
-            yield from _american(text, start, end)
-        yield from _national(text, start, end, others)
-
-    return find
+def phones(text: str, start: int, end: int) -> Iterator[Finding]:
+    start = max(0, start - 1)  # its plus or bracket may be another one's last
+    yield from _international(text, start, end)
+    yield from _american(text, start, end)
+    yield from _national(text, start, end)
 
 
 def _matches(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterator[re.Match[str]]:
@@ -132,7 +124,7 @@ def _american(text: str, start: int, end: int) -> Iterator[Finding]:
             yield Finding(*match.span(), "phone")
 
 
-def _national(text: str, start: int, end: int, regions: Sequence[str]) -> Iterator[Finding]:
+def _national(text: str, start: int, end: int) -> Iterator[Finding]:
     for match in _matches(_NATIONAL, text, start, end):
         shown, digits = match[0], _digits(match[0])
         if not 6 <= len(digits) <= 13 or _NO_PHONE.fullmatch(shown):
@@ -142,7 +134,7 @@ def _national(text: str, start: int, end: int, regions: Sequence[str]) -> Iterat
             yield Finding(*match.span(), "phone")
             continue
         is_alone = len(digits) < len(shown) and not among_numbers(text, *match.span())
-        if said is None and is_alone and _is_valid_in(regions, digits):
+        if said is None and is_alone and _is_british(digits):
             yield Finding(*match.span(), "phone")
 
 
@@ -153,7 +145,5 @@ def _counts(said: Announced | None, shown: str, digits: str) -> bool:
     return said is Announced.TALK and (is_grouped or _AMERICAN_DIGITS.fullmatch(digits) is not None)
 
 
-def _is_valid_in(regions: Sequence[str], digits: str) -> bool:
-    if not digits.startswith("0") or not 9 <= len(digits) <= 12:
-        return False
-    return any(is_valid_number(parse(digits, region)) for region in regions)
+def _is_british(digits: str) -> bool:
+    return digits.startswith("0") and 9 <= len(digits) <= 12 and is_valid_number(parse(digits, "GB"))
