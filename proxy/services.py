@@ -80,7 +80,6 @@ class Services:
     def __init__(
         self,
         metrics: CollectorRegistry,
-        tasks: Tasks | None = None,
         clock: Callable[[], float] = time.monotonic,
         upstreams: Mapping[str, Upstream] | None = None,
         stdout: Lines | None = None,
@@ -90,7 +89,7 @@ class Services:
     ) -> None:
         self.share = share
         self.metrics = metrics
-        self.tasks = tasks or Tasks()
+        self.tasks = Tasks()
         self.clock = clock
         self.watch = Watch(self.tasks)
         self.upstreams = upstreams or {}
