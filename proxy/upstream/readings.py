@@ -40,30 +40,33 @@ log = logging.getLogger("weir.load")
 
 
 class Readings:
-    """Tells the upstream's `work`, and its `capacity` what the config leaves open. `heard`: how often it was tried."""
+    """Tells the upstream's `work`, and its `capacity` what the config leaves open."""
 
     def __init__(self, upstream: OpenAI, settings: Load) -> None:
         self._upstream = upstream
         self._settings = settings
         name = "tgi" if upstream.settings.kind == "tgi" and settings.server == "auto" else settings.server
         self.dialect: Dialect | None = DIALECTS.get(name)
-        self.heard = 0
         self._failures = 0
         self._info_at = 0.0
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        interval = self._settings.interval
         while True:
-            self._note(await self._read())
-            pause = min(interval * 2.0 ** min(self._failures, 10), max(interval, SELDOM_SECONDS))
-            await asyncio.sleep(pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - nobody gains by guessing
+            await self.look()
+            await asyncio.sleep(self.pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - nobody gains by guessing
 
-    def _note(self, fault: str) -> None:
+    @property
+    def pause(self) -> float:
+        """Seconds until it is asked again, but for chance."""
+        interval = self._settings.interval
+        return min(interval * 2.0 ** min(self._failures, 10), max(interval, SELDOM_SECONDS))
+
+    async def look(self) -> None:
+        fault = await self._read()
         if fault and not self._failures:
             log.info("upstream '%s' does not tell its load: %s", self._upstream.name, fault)
         self._failures = self._failures + 1 if fault else 0
-        self.heard += 1
 
     async def _read(self) -> str:
         """What was wrong, nothing where it has told its load."""

@@ -1,6 +1,5 @@
 """A server's own load, read now and then: whose words they are, what it takes, and what comes of a server that is mute."""
 
-import asyncio
 import logging
 
 import pytest
@@ -9,7 +8,7 @@ from proxy.fit import Capacity
 from proxy.targets import Load
 from proxy.upstream.readings import PAGE_BYTES, Readings
 from proxy.upstream.work import Reading, Work
-from tests.upstream.double import opened, refusing, serving, silent, until
+from tests.upstream.double import opened, refusing, serving, silent
 from tests.upstream.test_dialects import PAGES
 
 INFO = b'{"model_id": "m", "max_concurrent_requests": 128, "max_input_tokens": 4095, "max_total_tokens": 4096}'
@@ -31,13 +30,9 @@ def pages(**told):
 
 async def read(upstream, times=1, **settings):
     upstream.work = upstream.work or Work()
-    told = Readings(upstream, Load.model_validate({"interval": "10ms", **settings}))
-    running = asyncio.ensure_future(told.run())
-    try:
-        await until(lambda: told.heard >= times)
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+    readings = Readings(upstream, Load.model_validate(settings))
+    for _ in range(times):
+        await readings.look()
     return upstream.work.reading
 
 
@@ -115,8 +110,13 @@ async def test_an_info_that_says_nothing_changes_nothing(info):
 )
 async def test_who_says_nothing_is_asked_less_often_and_told_of_once(script, why, caplog):
     caplog.set_level(logging.INFO, "weir.load")
+    pauses = []
     async with serving(script) as server, opened(server.url) as upstream:
-        assert await read(upstream, 3, timeout="100ms") is None
+        readings = Readings(upstream, Load.model_validate({"timeout": "100ms"}))
+        for _ in range(7):
+            await readings.look()
+            pauses.append(readings.pause)
+    assert pauses == [4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
     assert caplog.messages == [f"upstream 'up' does not tell its load: {why}"]
 
 
