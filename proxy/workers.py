@@ -110,7 +110,6 @@ class Supervisor:
         self._has_served = self._is_stopping = False
         self._kill_at = float("inf")
         self._code = 0
-        self._signals: list[int] = []
         self._awake, self._wake = os.pipe()
         self._life, self._alive = os.pipe()
         """Nobody writes: that it ends tells workers that this process has."""
