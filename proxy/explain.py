@@ -14,6 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.plan import Plan
 from proxy.request import Request
+from proxy.scalars import HEADER_NAME
 from proxy.server import target_fault
 from proxy.source import ConfigError, Problem
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 CHAT = "/v1/chat/completions"
 MOST_BYTES = 64 * 2**20
 
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([^\r\n\0]*)")
+_HEADER = re.compile(rf"({HEADER_NAME})\s*:\s*([^\r\n\0]*)")
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -26,6 +26,7 @@ from proxy.headers import HOP_BY_HOP
 from proxy.wording import fault, nearest
 
 __all__ = [
+    "HEADER_NAME",
     "Address",
     "Duration",
     "DurationOrNone",
@@ -59,7 +60,8 @@ _SHARE: Final = r"^([0-9]{1,3}(?:\.[0-9]{1,3})?)%$"
 _NAME: Final = r"^[A-Za-z0-9_.-]{1,64}$"
 _EXPIRY: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})([T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?(Z|[+-][0-9]{2}:[0-9]{2})?$"
 _MAX_LABEL: Final = 256
-_PLACEMENT: Final = r"^(bearer|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|query:[A-Za-z0-9._~-]+)$"
+HEADER_NAME: Final = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PLACEMENT: Final = rf"^(bearer|header:{HEADER_NAME}|query:[A-Za-z0-9._~-]+)$"
 
 
 def written(text: str, description: str) -> Any:

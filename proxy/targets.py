@@ -8,12 +8,10 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from proxy.scalars import Duration, OptionalText, Size, positive, written
+from proxy.scalars import HEADER_NAME, Duration, OptionalText, Size, positive, written
 from proxy.wording import fault
 
 __all__ = ["Balanced", "Capacity", "Headers", "Health", "Load", "Part", "Queue", "Target", "Targets", "Watched"]
-
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Part(BaseModel):
@@ -23,7 +21,7 @@ class Part(BaseModel):
 def _headers(header: dict[str, str]) -> dict[str, str]:
     lowered: dict[str, str] = {}
     for name, pattern in header.items():
-        if not _HEADER_NAME.fullmatch(name):
+        if not re.fullmatch(HEADER_NAME, name):
             raise fault(f"{name!r} is not a header's name", "write it as in x-tier", key=name)
         if name.lower() in lowered:
             raise fault(f"the header {name.lower()!r} is here twice", "keep one of the two", key=name)
@@ -82,7 +80,7 @@ _OF: Final = {"key": "sticky", "bytes": "prefix", "spill": "prefix", "header": "
 
 def _key(key: str) -> str:
     name = key.removeprefix("header:")
-    if key not in {"principal", "conversation"} and (name == key or not _HEADER_NAME.fullmatch(name)):
+    if key not in {"principal", "conversation"} and (name == key or not re.fullmatch(HEADER_NAME, name)):
         raise fault("{value} is nothing to stick to", "write conversation, principal or header:NAME")
     return key
 

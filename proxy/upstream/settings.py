@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from proxy.headers import CREDENTIALS, HOP_BY_HOP, is_value
 from proxy.prices import Prices, UsdPerHour
 from proxy.scalars import (
+    HEADER_NAME,
     Duration,
     DurationOrNone,
     ExistingFile,
@@ -101,7 +102,7 @@ def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
 
 
 def _header_faults(name: str, value: SecretStr) -> Iterator[tuple[bool, str, str]]:
-    yield not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name), "is no name of a header", "write it as in HTTP-Referer"
+    yield not re.fullmatch(HEADER_NAME, name), "is no name of a header", "write it as in HTTP-Referer"
     yield name in CREDENTIALS, "carries a credential", "write it as `api_key`, with `api_key_in: header:NAME`"
     what = "says how the request is sent, or is Weir's own"
     is_framing = name in HOP_BY_HOP | {"host", "expect", "accept-encoding"} or name.startswith(("content-", "x-weir-"))
