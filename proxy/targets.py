@@ -4,6 +4,7 @@ Settings that only one kind of balance knows are errors beside another one, so t
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -16,6 +17,19 @@ __all__ = ["Balanced", "Capacity", "Headers", "Health", "Load", "Part", "Queue",
 
 class Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _short(key: str, what: str, fix: str) -> Callable[[object], object]:
+    """A text that stands for a mapping with that key alone."""
+
+    def whole(value: object) -> object:
+        if isinstance(value, str):
+            return {key: value}
+        if not isinstance(value, dict):
+            raise fault(what, fix)
+        return value
+
+    return whole
 
 
 def _headers(header: dict[str, str]) -> dict[str, str]:
@@ -55,14 +69,6 @@ class Target(Part):
         return self
 
 
-def _target(value: object) -> object:
-    if isinstance(value, str):
-        return {"upstream": value}
-    if not isinstance(value, dict):
-        raise fault("{kind} is not a target", "write `openai` or `{upstream: openai, model: gpt-4o}`")
-    return value
-
-
 def _static_last(targets: list[Target]) -> list[Target]:
     for place, target in enumerate(targets[:-1]):
         if target.static is not None:
@@ -70,6 +76,7 @@ def _static_last(targets: list[Target]) -> list[Target]:
     return targets
 
 
+_target = _short("upstream", "{kind} is not a target", "write `openai` or `{upstream: openai, model: gpt-4o}`")
 Targets = Annotated[
     list[Annotated[Target, BeforeValidator(_target, json_schema_input_type=str | Target)]], AfterValidator(_static_last)
 ]
@@ -110,14 +117,7 @@ class Balance(Part):
         return self
 
 
-def _balance(value: object) -> object:
-    if isinstance(value, str):
-        return {"by": value}
-    if not isinstance(value, dict):
-        raise fault("{kind} is not a way to balance", "write `weighted`, or `{by: sticky, key: principal}`")
-    return value
-
-
+_balance = _short("by", "{kind} is not a way to balance", "write `weighted`, or `{by: sticky, key: principal}`")
 Balanced = Annotated[Balance, BeforeValidator(_balance, json_schema_input_type=Way | Balance)]
 
 
@@ -184,14 +184,10 @@ class Load(Part):
     timeout: Time = written("1s", "how long that may take")
 
 
-def _load(value: object) -> object:
-    if value is False:
-        return {"server": "off"}
-    if isinstance(value, str):
-        return {"server": value}
-    if not isinstance(value, dict):
-        raise fault("{kind} is not how a load is read", "write `vllm`, `{server: vllm, interval: 5s}`, or off")
-    return value
-
-
-Watched = Annotated[Load, BeforeValidator(_load, json_schema_input_type=Server | Load | Literal[False])]
+_load = _short("server", "{kind} is not how a load is read", "write `vllm`, `{server: vllm, interval: 5s}`, or off")
+Watched = Annotated[
+    Load,
+    BeforeValidator(
+        lambda value: _load("off" if value is False else value), json_schema_input_type=Server | Load | Literal[False]
+    ),
+]
