@@ -6,6 +6,8 @@ from decimal import Decimal
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.wording import flow
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -54,8 +56,8 @@ def _step(step: Step) -> Iterator[str]:
     changed = f", changed on this route at {step.overridden_at}" if step.overridden_at else ""
     yield f"  {step.plugin} ({step.at}{changed})"
     written = [setting for setting in step.settings if setting.at is not None]
-    yield from _columns([(each.key, _short(_flow(each.value)), _origin(each)) for each in written], indent=4)
-    defaults = [f"{each.key} {_flow(each.value)}" for each in step.settings if each.at is None and _says(each.value)]
+    yield from _columns([(each.key, _short(flow(each.value)), _origin(each)) for each in written], indent=4)
+    defaults = [f"{each.key} {flow(each.value)}" for each in step.settings if each.at is None and _says(each.value)]
     if defaults:
         yield from wrap(f"by default: {', '.join(defaults)}", WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6)
     yield from (f"    > {sentence}" for sentence in step.says)
@@ -116,21 +118,6 @@ def _columns(rows: Sequence[Sequence[str]], indent: int = 2) -> Iterator[str]:
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     for row in rows:
         yield " " * indent + "  ".join(map(str.ljust, row, widths)).rstrip()
-
-
-def _flow(value: Any) -> str:
-    """As YAML would have it."""
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
-        case list():
-            return "[" + ", ".join(map(_flow, value)) + "]"
-        case _:
-            return str(value)
 
 
 def _short(text: str) -> str:

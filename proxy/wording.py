@@ -105,6 +105,21 @@ def kind(value: object) -> str:
             return "a mapping"
 
 
+def flow(value: object) -> str:
+    """As YAML would have it in one line; `-` is nothing."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "{" + ", ".join(f"{key}: {flow(each)}" for key, each in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(flow, value)) + "]"
+        case _:
+            return str(value)
+
+
 def worded(refusal: Refusal) -> tuple[str, str]:
     """What is wrong, and how to fix it."""
     name = refusal.error["type"]
@@ -185,17 +200,7 @@ def _instance(refusal: Refusal) -> str:
 def _example(refusal: Refusal) -> str:
     """The first of the field's `examples`, as YAML."""
     info = fields(refusal.model, refusal.path).get(str(refusal.path[-1])) if refusal.path else None
-    return f"{refusal.path[-1]}: {_flow(info.examples[0])}" if info and info.examples else ""
-
-
-def _flow(value: object) -> str:
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
-        case list():
-            return "[" + ", ".join(map(_flow, value)) + "]"
-        case _:
-            return str(value)
+    return f"{refusal.path[-1]}: {flow(info.examples[0])}" if info and info.examples else ""
 
 
 def _below(kind_: Any, step: str | int) -> Iterator[Any]:
