@@ -86,17 +86,13 @@ async def _started(plan: Plan, services: Services, metrics: Metrics, stack: Asyn
     stack.callback(services.close)
     have_store = await _stores(plan.config.redis, services, stack)
     await have_store(plan)
-    weir = Weir(await _first(plan, services, metrics), services, metrics, have_store)
+    generation = Generation(plan)
+    await generation.start(services, metrics, {})
+    weir = Weir(generation, services, metrics, have_store)
     stack.push_async_callback(weir.end)
     lag = services.tasks.start(metrics.watch_lag(), "event loop lag")
     stack.callback(lag.cancel)
     return weir
-
-
-async def _first(plan: Plan, services: Services, metrics: Metrics) -> Generation:
-    generation = Generation(plan)
-    await generation.start(services, metrics, {})
-    return generation
 
 
 def _follow(weir: Weir, services: Services, stack: AsyncExitStack) -> None:

@@ -84,7 +84,9 @@ class Crew:
 
     async def alive(self) -> str:
         """A worker whose event loop stands still is as bad as one's own; one that is just being replaced is not."""
-        return ", ".join(f"worker {worker.slot} does not answer" for worker in await self._silent())
+        told = await self._ask_all("/livez")
+        silent = (worker for worker, answer in told.items() if answer is None)
+        return ", ".join(f"worker {worker.slot} does not answer" for worker in silent)
 
     async def readiness(self) -> str:
         told = await self._ask_all("/readyz")
@@ -220,10 +222,6 @@ class Crew:
         if new > 0:
             self._starts[worker.slot] = worker.number + 1
             self._started.add((), new)
-
-    async def _silent(self) -> list[Worker]:
-        told = await self._ask_all("/livez")
-        return [worker for worker, answer in told.items() if answer is None]
 
     async def _ask_all(
         self, path: str, method: str = "GET", seconds: float = ANSWER_SECONDS

@@ -54,9 +54,8 @@ def fitting(request: Request, targets: Sequence[Target], loads: Mapping[str, Lim
     faults = [None if limit is None else _fault(*size, limit) for limit in limits]
     found = [target for target, fault in zip(targets, faults, strict=True) if fault is None]
     if targets and not found:
-        raise ClientFault(
-            next(fault for fault in faults if fault), code="context_length_exceeded", param=_param(size[1])
-        )
+        param = "max_tokens" if size[1] else "messages"
+        raise ClientFault(next(fault for fault in faults if fault), code="context_length_exceeded", param=param)
     return found
 
 
@@ -98,10 +97,6 @@ def _fault(prompt: int, answer: int, limit: Capacity) -> str | None:
             f"in its prompt and asks for {answer} more: make the prompt shorter, or ask for fewer"
         )
     return None
-
-
-def _param(answer: int) -> str:
-    return "max_tokens" if answer else "messages"
 
 
 def _levels(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -92,9 +92,9 @@ class Reloads:
 
     async def reload(self) -> str:
         """What became of it."""
-        marks = {file: mark(file) for file in self._marks}
+        marks = _marks(self._marks)
         report = await self._house.prepare()
-        self._marks = {**_marks(report.files), **{file: marks[file] for file in _paths(report.files) if file in marks}}
+        self._marks = {file: marks.get(file, now) for file, now in _marks(report.files).items()}
         result = await self._take(report)
         if report.passing:
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, self.ask)
@@ -146,10 +146,6 @@ class Reloads:
             if now == before:
                 return
             before = now
-
-
-def _paths(files: Iterable[str]) -> list[pathlib.Path]:
-    return [pathlib.Path(file) for file in files]
 
 
 def _marks(files: Iterable[str | pathlib.Path]) -> dict[pathlib.Path, Mark | None]:

@@ -24,7 +24,7 @@ _MILLIONTH = Decimal("0.000001")
 
 def table(sums: Sums) -> str:
     """With a mean score where anybody has rated."""
-    names = [column.name for column in sums.columns]
+    names = _names(sums)
     lines = [[*map(_shown, group), *_cells(figures, sums)] for group, figures in _rows(sums)]
     total = [TOTAL, *[""] * (len(names) - 1), *_cells(sums.total, sums)]
     score = (SCORE,) if sums.total.feedbacks else ()
