@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from proxy import admin, desk
-from proxy.generation import TASK_SECONDS, Generation
+from proxy.generation import Generation
 from proxy.lines import Lines
 from proxy.listening import BACKLOG
 from proxy.metrics import Metrics
@@ -82,7 +82,7 @@ async def working(plan: Plan, post: Post) -> AsyncIterator[Weir]:
 
 async def _started(plan: Plan, services: Services, metrics: Metrics, stack: AsyncExitStack) -> Weir:
     """All but the doors."""
-    stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
+    stack.push_async_callback(services.tasks.drain)
     stack.callback(services.close)
     have_store = await _stores(plan.config.redis, services, stack)
     await have_store(plan)

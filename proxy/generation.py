@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from proxy.services import Services
     from proxy.upstream.openai import OpenAI
 
-TASK_SECONDS = 5.0
-
 log = logging.getLogger("weir")
 
 
@@ -56,7 +54,7 @@ class Generation:
         targets = {route.name: targets_of(route) for route in config.routes}
         services = self.services = house.anew(config.upstreams, targets)
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(services.tasks.drain, TASK_SECONDS)
+            stack.push_async_callback(services.tasks.drain)
             stack.callback(services.watch.stop)
             for name in config.upstreams:
                 self.supplies[name] = await self._supply(name, before.get(name), house, stack)
@@ -71,7 +69,7 @@ class Generation:
             self.gateway = self._gateway(targets, metrics, completions)
             stack.callback(self.gateway.router.close)
             stack.callback(self.gateway.settle)  # of what the tasks complete, and before a plugin leaves its lifespan
-            stack.push_async_callback(completions.drain, TASK_SECONDS)
+            stack.push_async_callback(completions.drain)
             self._stack = stack.pop_all()
 
     @property

@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 OTHER = "other"
 
+TASK_SECONDS = 5.0
+"""How long a stop waits for what still runs."""
+
 log = logging.getLogger("weir.tasks")
 
 
@@ -46,7 +49,7 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float = TASK_SECONDS) -> None:
         """Wait for what still runs, and for what that starts, then cancel it."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds

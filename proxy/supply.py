@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, type[OpenAI]] = {"openai": OpenAI, "azure": Azure, "tgi": TGI}
 
-TASK_SECONDS = 5.0
-
 _HOW_TO_LEAVE_THE_DEMO = "set the variable of its api_key in the environment, or another base_url, to reach a real one"
 
 log = logging.getLogger("weir")
@@ -59,7 +57,7 @@ class Supply:
     async def start(self) -> None:
         """Raises ConfigError. The first token is waited for apart, by `settled`."""
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(self._services.tasks.drain, TASK_SECONDS)
+            stack.push_async_callback(self._services.tasks.drain)
             upstream = await self._made(stack)
             stack.callback(upstream.pool.close)
             stack.callback(self._services.watch.stop)

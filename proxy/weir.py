@@ -8,10 +8,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from proxy.changes import changes, frozen
-from proxy.generation import TASK_SECONDS, Generation
+from proxy.generation import Generation
 from proxy.plan import files_of
 from proxy.reload import Report
 from proxy.server import Server
+from proxy.services import TASK_SECONDS
 from proxy.source import ConfigError, Source
 from proxy.supply import likeness
 
