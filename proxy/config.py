@@ -8,25 +8,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
-from proxy.scalars import (
-    Address,
-    Duration,
-    DurationOrNone,
-    Name,
-    OptionalText,
-    Placement,
-    Rate,
-    Size,
-    written,
-)
+from proxy.scalars import Address, Duration, Name, OptionalText, Size, written
 from proxy.source import EACH, ConfigError, Path, Problem, Source, validate
 from proxy.store import url as store_url
 from proxy.targets import Balanced, Headers, Part, Queue, Target, Targets
@@ -36,15 +20,10 @@ from proxy.wording import fault, nearest
 __all__ = [
     "Address",
     "Config",
-    "Duration",
-    "DurationOrNone",
     "Match",
-    "Placement",
     "PluginEntry",
-    "Rate",
     "Route",
     "Server",
-    "Size",
     "Target",
     "Timeouts",
     "Tls",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.config import Address, Config, Match, Placement, PluginEntry, Target, Timeouts, load, parse
+from proxy.config import Address, Config, Match, PluginEntry, Target, Timeouts, load, parse
+from proxy.scalars import Placement
 from proxy.source import ConfigError, Problem, Source
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "config_errors.txt"

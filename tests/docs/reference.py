@@ -64,7 +64,7 @@ _HEAD = "| key | value | default | meaning |\n|---|---|---|---|\n"
 _PATTERNS = {
     TypeAdapter(kind).json_schema()["pattern"]: word
     for word, kind in {
-        "duration": config.Duration,
+        "duration": scalars.Duration,
         "address": config.Address,
         "name": scalars.Name,
         "date": scalars.Expiry,

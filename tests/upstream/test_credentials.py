@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from proxy import config, testing
+from proxy.scalars import Placement
 from proxy.services import Services
 from proxy.watch import Watch
 from tests.upstream.double import OK, ask, each, opened, request, serving, until
@@ -56,19 +57,19 @@ async def test_nothing_without_a_key() -> None:
     ("place", "field"),
     [
         (None, (b"Authorization", b"Bearer " + KEY.encode())),
-        (config.Placement("bearer"), (b"Authorization", b"Bearer " + KEY.encode())),
-        (config.Placement("header", "api-key"), (b"api-key", KEY.encode())),
-        (config.Placement("header", "X-Goog-Api-Key"), (b"X-Goog-Api-Key", KEY.encode())),
-        (config.Placement("header", "Authorization"), (b"Authorization", KEY.encode())),
-        (config.Placement("header", "Ocp-Apim-Subscription-Key"), (b"Ocp-Apim-Subscription-Key", KEY.encode())),
+        (Placement("bearer"), (b"Authorization", b"Bearer " + KEY.encode())),
+        (Placement("header", "api-key"), (b"api-key", KEY.encode())),
+        (Placement("header", "X-Goog-Api-Key"), (b"X-Goog-Api-Key", KEY.encode())),
+        (Placement("header", "Authorization"), (b"Authorization", KEY.encode())),
+        (Placement("header", "Ocp-Apim-Subscription-Key"), (b"Ocp-Apim-Subscription-Key", KEY.encode())),
     ],
 )
-async def test_a_key_in_the_header(place: config.Placement | None, field: tuple[bytes, bytes]) -> None:
+async def test_a_key_in_the_header(place: Placement | None, field: tuple[bytes, bytes]) -> None:
     assert await sent(api_key=KEY, api_key_in=place) == ("/v1/x", [(b"X-Last", b"1"), field])
 
 
 async def test_the_callers_field_of_that_name_stays_here() -> None:
-    place = config.Placement("header", "X-Team-Key")
+    place = Placement("header", "X-Team-Key")
     _, fields = await sent(headers={"x-team-key": "sk-app", "X-TEAM-KEYS": "1"}, api_key=KEY, api_key_in=place)
     assert fields == [(b"X-Last", b"1"), (b"X-TEAM-KEYS", b"1"), (b"X-Team-Key", KEY.encode())]
     _, fields = await sent(headers={"x-team-key": "sk-app"}, api_key_in=place)
@@ -84,12 +85,12 @@ async def test_the_callers_field_of_that_name_stays_here() -> None:
     ],
 )
 async def test_a_key_in_the_query(target: str, at_the_upstream: str) -> None:
-    place = config.Placement("query", "key")
+    place = Placement("query", "key")
     assert await sent(target, api_key=KEY, api_key_in=place) == (at_the_upstream, [(b"X-Last", b"1")])
 
 
 async def test_a_callers_parameter_stays_here_also_where_there_is_no_key() -> None:
-    assert (await sent("/v1/x?key=sk-app&a", api_key_in=config.Placement("query", "key")))[0] == "/v1/x?a"
+    assert (await sent("/v1/x?key=sk-app&a", api_key_in=Placement("query", "key")))[0] == "/v1/x?a"
 
 
 async def test_passthrough_sends_what_the_caller_sent() -> None:

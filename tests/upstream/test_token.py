@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from proxy import config
+from proxy.scalars import Placement
 from proxy.upstream import token
 from proxy.upstream.credentials import Credential
 from proxy.upstream.token import MAX_BYTES, Issued, NoToken, Renewal, printed, token_in
@@ -172,7 +173,7 @@ async def test_a_command_is_killed_when_nobody_waits_any_more(tmp_path: pathlib.
 async def renewing(folder: pathlib.Path, **settings: Any) -> AsyncIterator[tuple[Credential, Renewal]]:
     block = config.Upstream.model_validate({"base_url": "https://host", "token": settings}, context={"folder": folder})
     assert block.token is not None
-    credential = Credential("up", block, config.Placement("bearer"))
+    credential = Credential("up", block, Placement("bearer"))
     renewal = Renewal(block.token, folder, credential)
     running = asyncio.ensure_future(renewal.run())
     try:
