@@ -53,11 +53,13 @@ STRUCTURE: Final = frozenset(
 LONG: Final = 128 * 1024
 """Bytes of a body from which on it is read in a thread."""
 
+READ: Final = frozenset({str, dict, list})
+"""What may hold a text."""
+
 JSON_KEYS: Final = frozenset({"arguments", "partial_json"})
 CONTENT: Final = frozenset({"content", "text", "generated_text", "delta"})
 _TOKENS: Final = frozenset({"logprobs", "token_ids", "tokens", "top_tokens", "prefill", "prompt_logprobs"})
 _NUMBERS: Final = (int, float)
-_READ: Final = frozenset({str, dict, list})
 
 
 class Answers:
@@ -93,7 +95,7 @@ class Answers:
         changed = {
             key: new
             for key, old in value.items()
-            if type(old) in _READ and key not in STRUCTURE and (new := self.of(old, key)) is not old
+            if type(old) in READ and key not in STRUCTURE and (new := self.of(old, key)) is not old
         }
         if changed:
             value = without_tokens({**value, **changed})

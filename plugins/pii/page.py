@@ -76,6 +76,10 @@ class Page:
         place = bisect_right(starts, at) - 1
         return place < 0 or at >= ends[place]
 
+    def is_number(self, start: int, end: int) -> bool:
+        """Whether all between these places of `raw` is of a number outside of strings."""
+        return self.is_bare(start) and all(letter in _NUMBER for letter in self.raw[start:end])
+
     def strings(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
         """The contents of the strings that begin between two offsets of `text`, as offsets."""
         starts, ends = self._strings = self._strings or _strings(self.raw)

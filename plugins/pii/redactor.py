@@ -87,7 +87,7 @@ class Redactor:
             if not any(begin <= start < stop for begin, stop in keeps)
         ]
         changes = [
-            (start, end, f'"{name}"' if page.is_bare(start) and _is_number(raw[start:end]) else name)
+            (start, end, f'"{name}"' if page.is_number(start, end) else name)
             for start, end, name in self._changes(found, page.text, table)
         ]
         return replaced(raw, changes) if changes else raw
@@ -188,10 +188,6 @@ def _looks_wide(sample: bytes) -> bool:
 
 def _is_json(kind: str, text: str) -> bool:
     return "json" in kind or text.lstrip()[:1] in {"{", "["}
-
-
-def _is_number(text: str) -> bool:
-    return all(letter in "0123456789+-.eE" for letter in text)
 
 
 def _unreadable(what: str) -> ClientFault:

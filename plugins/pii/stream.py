@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from typing_extensions import override
 
-from plugins.pii.answer import STRUCTURE, text_of, without_tokens
+from plugins.pii.answer import READ, STRUCTURE, text_of, without_tokens
 from plugins.pii.channel import Channel
 from proxy.plugin import Event, EventFilter
 
@@ -146,13 +146,7 @@ class Restoring(EventFilter):
             self._read_block(held, value, delta)
         else:
             self._end_all()
-        for key, member in value.items():
-            if (
-                key not in _OF_EVENT
-                and type(member) in _READ
-                and (after := self._answers.of(member, key)) is not member
-            ):
-                held.value = without_tokens({**held.value, key: after})
+        self._read_others(held, (), value, _OF_EVENT)
 
     def _read_choice(self, held: _Held, path: Path, choice: dict[str, Any]) -> None:
         index, delta, text = choice.get("index", 0), choice.get("delta"), choice.get("text")
@@ -160,13 +154,7 @@ class Restoring(EventFilter):
         if type(text) is str and text:
             names.append((index, "text"))
             self._piece(held, names[-1], (*path, "text"), text, is_json=self._answers.says_json)
-        for key, member in choice.items():
-            if (
-                key not in _OF_CHOICE
-                and type(member) in _READ
-                and (after := self._answers.of(member, key)) is not member
-            ):
-                held.value = _with(held.value, (*path, key), after)
+        self._read_others(held, path, choice, _OF_CHOICE)
         if choice.get("finish_reason") is not None:
             self._end(index)
         elif names and len(self._channels) > len(names):
@@ -210,6 +198,12 @@ class Restoring(EventFilter):
                     held, ("block", value.get("index"), key), ("delta", key), text, is_json=key == "partial_json"
                 )
 
+    def _read_others(self, held: _Held, path: Path, value: dict[str, Any], but: frozenset[str]) -> None:
+        """What comes whole."""
+        for key, member in value.items():
+            if key not in but and type(member) in READ and (after := self._answers.of(member, key)) is not member:
+                held.value = _with(held.value, (*path, key), after)
+
     def _piece(self, held: _Held, name: Name, path: Path, text: str, *, is_json: bool) -> None:
         channel = self._channels.get(name)
         if channel is None:
@@ -247,7 +241,6 @@ class Restoring(EventFilter):
         return event if after is event.data else _with_data(event, after)
 
 
-_READ: Final = (str, dict, list)
 _OF_PART: Final = frozenset({"name", "data"})
 
 
