@@ -90,7 +90,7 @@ class Crew:
 
     async def readiness(self) -> str:
         told = await self._ask_all("/readyz")
-        ready = {worker.slot for worker, answer in told.items() if answer is not None and answer[0] == 200}
+        ready = {worker.slot for worker in _well(told)}
         missing = set(range(self._slots)) - ready
         if self._is_draining:
             return "draining"
@@ -126,8 +126,7 @@ class Crew:
     async def take_feedback(self, body: bytes) -> tuple[int, bytes]:
         """By the worker that remembers the exchange, else by any."""
         told = await self._ask_all(f"/remembers/{_request_id(body)}")
-        remembering = [worker for worker, answer in told.items() if answer is not None and answer[0] == 200]
-        for worker in remembering or told:
+        for worker in _well(told) or told:
             with contextlib.suppress(Unheard):
                 return await self._ask(worker, "/feedback", "POST", body=body)
         return 503, Unavailable("no worker answers; try again").body()
@@ -137,11 +136,7 @@ class Crew:
     async def prepare(self) -> Report:
         """All or none: what one cannot build, none takes."""
         told = await self._ask_all("/prepare", "POST", PREPARE_SECONDS)
-        reports = {
-            worker: Report(**orjson.loads(answer[1]))
-            for worker, answer in told.items()
-            if answer is not None and answer[0] == 200
-        }
+        reports = {worker: Report(**orjson.loads(body)) for worker, body in _well(told).items()}
         self._prepared = list(reports)
         unheard = [f"worker {worker.slot} did not answer" for worker in told if worker not in reports]
         report = _one(list(reports.values()), unheard, self._hash)
@@ -175,7 +170,7 @@ class Crew:
     async def look(self) -> None:
         """Ask all what they measure; what those have counted that are gone stays counted."""
         told, behind = await self._ask_all("/measured", seconds=MEASURE_SECONDS), []
-        heard = {worker: orjson.loads(answer[1]) for worker, answer in told.items() if answer and answer[0] == 200}
+        heard = {worker: orjson.loads(body) for worker, body in _well(told).items()}
         for worker, state in heard.items():
             if not worker.file(self._folder, "here").exists():  # somebody else has seen it go meanwhile
                 continue
@@ -264,6 +259,11 @@ class Crew:
     async def close(self) -> None:
         for door in self._doors.values():
             await door.close()
+
+
+def _well(told: Mapping[Worker, tuple[int, bytes] | None]) -> dict[Worker, bytes]:
+    """Bodies of those that answered with 200."""
+    return {worker: answer[1] for worker, answer in told.items() if answer is not None and answer[0] == 200}
 
 
 def _request_id(body: bytes) -> str:
