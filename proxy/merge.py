@@ -37,35 +37,27 @@ class Measured(NamedTuple):
     series: dict[Series, float]
 
 
-def taken(registry: CollectorRegistry) -> list[dict[str, Any]]:
-    """All that is measured here, as JSON has it."""
+def taken(registry: CollectorRegistry) -> list[list[Any]]:
+    """All that is measured here, as JSON has it: the fields of each Measured."""
     return [
-        {
-            "name": metric.name,
-            "kind": metric.type,
-            "documentation": metric.documentation,
-            "how": "sum" if metric.type in COUNTING else getattr(metric, "how", "sum"),
-            "series": [[sample.name, list(sample.labels.items()), float(sample.value)] for sample in metric.samples],
-        }
+        [
+            metric.name,
+            metric.type,
+            metric.documentation,
+            "sum" if metric.type in COUNTING else getattr(metric, "how", "sum"),
+            [[sample.name, list(sample.labels.items()), float(sample.value)] for sample in metric.samples],
+        ]
         for metric in registry.collect()
     ]
 
 
-def read(told: Iterable[Mapping[str, Any]]) -> list[Measured]:
+def read(told: Iterable[list[Any]]) -> list[Measured]:
     """What `taken` has made."""
-    return [
-        Measured(
-            metric["name"],
-            metric["kind"],
-            metric["documentation"],
-            metric["how"],
-            {
-                (name, tuple(map(tuple, labels))): math.nan if value is None else value
-                for name, labels, value in metric["series"]
-            },
-        )
-        for metric in told
-    ]
+    return [Measured._make([*facts, _series(samples)]) for *facts, samples in told]
+
+
+def _series(samples: list[Any]) -> dict[Series, float]:
+    return {(name, tuple(map(tuple, labels))): math.nan if value is None else value for name, labels, value in samples}
 
 
 class Tally(Collector):
