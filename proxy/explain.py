@@ -35,7 +35,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Which route a request takes, through which plugins with which settings, to which targets, and "
         "what it may cost. Nobody is asked: what a load, a store or an issuer decides is said to be so.",
     )
-    command.add_argument("file", metavar="FILE")
+    command.add_argument("file", metavar="FILE", help="the config file")
     command.add_argument("--request", metavar="REQ.json", help="the request's body; - is standard input")
     command.add_argument(
         "--header", metavar="'K: V'", dest="headers", type=_header, action="append", default=[], help="may be repeated"

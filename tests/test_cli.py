@@ -1,6 +1,7 @@
 """The `weir` command as its users run it: exit codes, exact texts, and a process that stops well."""
 
 import contextlib
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -144,16 +145,16 @@ def test_plugins_lists_names_packages_and_settings(capsys, monkeypatch):
 
 
 HELP = {
-    (): ["serve", "check", "explain", "demo", "plugins", "schema"],
+    (): ["--version", "serve", "check", "explain", "demo", "plugins", "schema"],
     ("serve",): ["--config FILE", "$WEIR_CONFIG, else config/config.yaml", "SIGTERM"],
     ("explain",): ["--request REQ.json", "Nobody is asked"],
-    ("check",): ["FILE", "Everything of a start but the sockets."],
-    ("demo",): [],
-    ("plugins",): [],
+    ("check",): ["FILE the config file", "Everything of a start but the sockets."],
+    ("demo",): ["Start a demo upstream"],
+    ("plugins",): ["List the installed plugins"],
     ("keys",): ["new", "for the auth plugin"],
     ("keys", "new"): ["NAME", "--label K=V", "--expires DATE", "It is printed once"],
     ("ledger",): ["FILE", "--by COLUMN", "--since DATE", "principal, user", "--csv"],
-    ("schema",): [],
+    ("schema",): ["Settings of plugins are not in it."],
 }
 
 
@@ -173,6 +174,41 @@ def test_a_wrong_command_says_how_it_is_used(arguments, capsys):
         cli.main(arguments)
     assert left.value.code == 2
     assert said(capsys)[1].startswith("usage: weir")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["serve", "config.yaml"], "usage: weir serve [-h] [--config FILE]\nweir serve: error: "),
+        (["check", "a.yaml", "config.yaml"], "usage: weir check [-h] FILE\nweir check: error: "),
+        (["keys", "new", "ops", "config.yaml"], "usage: weir keys new [-h] [--label K=V] [--expires DATE] NAME\n"),
+    ],
+)
+def test_what_a_command_does_not_take_is_told_with_its_own_usage(arguments, usage, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == 2
+    err = said(capsys)[1]
+    assert err.startswith(usage)
+    assert err.endswith("error: unrecognized arguments: config.yaml\n")
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert left.value.code == 0
+    assert said(capsys)[0] == f"weir {importlib.metadata.version('weir-proxy')}\n"
+
+
+@pytest.mark.parametrize("command", ["schema", "plugins"])
+def test_a_reader_that_has_seen_enough_is_no_traceback(command):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "proxy.cli", command], cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, timeout=40
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # -- serve
