@@ -1,6 +1,8 @@
 """An upstream's settings in config.yaml."""
 
+import pathlib
 import re
+import ssl
 import urllib.parse
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -42,8 +44,18 @@ class Timeouts(Part):
     total: Limit = Field(default=None, description="the whole attempt")
 
 
+def _authorities(file: pathlib.Path | None) -> pathlib.Path | None:
+    if file is None:
+        return None
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError:
+        raise fault("{value} has no certificates that can be read", "write a PEM file of authorities") from None
+    return file
+
+
 class Tls(Part):
-    ca_file: Annotated[ExistingFile | None, NotSet] = Field(
+    ca_file: Annotated[ExistingFile | None, NotSet, AfterValidator(_authorities)] = Field(
         default=None, description="PEM file of the authorities to trust instead of the system's"
     )
     verify: bool = Field(default=True, description="false accepts any certificate")
