@@ -94,6 +94,8 @@ def _key(key: SecretStr | None) -> SecretStr | None:
     text = key.get_secret_value().strip()
     if not is_value(text):
         raise fault("is blank, or holds a line break or another character that no key has", "write the key alone")
+    if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", text):
+        raise fault("is the name of a variable, as a shell writes it", "write it as ${NAME}")
     return SecretStr(text)
 
 
@@ -149,6 +151,8 @@ def _url_faults(url: str) -> Iterator[tuple[bool, str]]:
     yield "@" in parts.netloc, "must not hold a user name or a password (api_key is the place for a credential)"
     yield not host or port == 0 or parts.netloc.endswith(":"), "has no valid host and port"
     yield "?" in url or "#" in url, "must not have a query or a fragment"
+    is_endpoint = parts.path.rstrip("/").endswith(("/completions", "/embeddings", "/responses"))
+    yield is_endpoint, "ends in an endpoint, which each request names itself"
 
 
 class Upstream(Part):
@@ -243,6 +247,8 @@ def _credential_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str
 def _tgi_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
     is_alone = "normalize" in upstream.model_fields_set and upstream.kind != "tgi"
     yield is_alone, f"only kind tgi has this key, and this is {upstream.kind}", "remove it", "normalize"
+    what, fix = "ends in /v1, and of kind tgi it is the server's root", "write it as in http://tgi:8080"
+    yield upstream.kind == "tgi" and upstream.base_url.endswith("/v1"), what, fix, "base_url"
 
 
 def _azure_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
