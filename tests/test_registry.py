@@ -172,8 +172,25 @@ def test_a_wrong_order_is_a_start_up_error_that_names_the_line(tmp_path: pathlib
 
 def test_a_fact_that_a_route_switches_off_is_missing_there(tmp_path: pathlib.Path):
     text = YAML % "\n".join([used("auth", "Auth"), used("budget", "Budget")])
-    with pytest.raises(ConfigError, match=r"config\.yaml:4 .*needs 'principal'.*route 'default'"):
+    with pytest.raises(ConfigError) as refused:
         plan(tmp_path, text + "    plugins: {auth: off}\n")
+    assert str(refused.value).partition("config.yaml")[2] == (
+        ":4 plugins[1].budget: plugin 'budget' needs 'principal', which none before it gives on route 'default'; "
+        "auth is off there: switch budget off, too, or leave auth on"
+    )
+
+
+def test_a_fact_that_nobody_of_the_chain_gives_names_who_could(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    points = {
+        "broken": EntryPoint("broken", "no_such_module:Broken", registry.GROUP),
+        "keyring": EntryPoint("keyring", f"{HERE}:Auth", registry.GROUP),
+        "sized": EntryPoint("sized", f"{HERE}:Sized", registry.GROUP),
+        "token": EntryPoint("token", f"{HERE}:Auth", registry.GROUP),
+    }
+    monkeypatch.setattr(registry, "installed", lambda: points)
+    assert refusal(tmp_path, used("budget", "Budget")).endswith("; put keyring or token before it")
+    monkeypatch.setattr(registry, "installed", dict)
+    assert refusal(tmp_path, used("budget", "Budget")).endswith("; put a plugin that provides it before it")
 
 
 def test_what_follows_a_fact_stands_behind_who_gives_it(tmp_path: pathlib.Path):
