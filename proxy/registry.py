@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any
 
 from proxy.plugin import Key, Plugin, PluginConfig
@@ -26,6 +27,8 @@ PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan", "state"
 EITHER_HOOKS = frozenset({"on_head", "on_request", "on_attempt", "on_response", "on_complete", "explain"})
 
 AnyPlugin = Plugin[Any]
+
+log = logging.getLogger("weir")
 
 
 def installed() -> dict[str, importlib.metadata.EntryPoint]:
@@ -98,6 +101,11 @@ class Registry:
             self._note(
                 at, f"plugin '{name}' does not accept its settings: {error}", "see `weir plugins` for what it takes"
             )
+            return None
+        except Exception as error:
+            log.exception("plugin cannot be made", extra={"plugin": name})
+            what = f"plugin '{name}' cannot be made: {type(error).__name__}: {error}"
+            self._note(at, what, "the log has where it failed; without its entry here Weir starts")
             return None
 
     def _class(self, name: str, use: str, at: Path) -> type[AnyPlugin] | None:

@@ -43,6 +43,11 @@ class Budget(Plugin[PluginConfig]):
     needs = (PRINCIPAL,)
 
 
+class Breaks(Plugin[PluginConfig]):
+    def __init__(self, config: PluginConfig, *, name: str) -> None:
+        raise KeyError("COLOUR")
+
+
 class Privacy(Plugin[PluginConfig]):
     provides = (REDACTED,)
 
@@ -153,6 +158,16 @@ def test_what_cannot_be_built_is_a_start_up_error_with_the_line(tmp_path: pathli
 def test_all_faults_are_told_at_once(tmp_path: pathlib.Path):
     told = refusal(tmp_path, used("a", "Misspelt"), used("b", "Async"), used("c", "Sized", ", x: 1"))
     assert [line.partition(" ")[0] for line in told.splitlines()] == ["config.yaml:3", "config.yaml:4", "config.yaml:5"]
+
+
+def test_a_plugin_that_breaks_while_it_is_made_is_told_with_its_line_and_its_trace_is_logged(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
+    assert refusal(tmp_path, used("it", "Breaks")) == (
+        "config.yaml:3 plugins[0].it: plugin 'it' cannot be made: KeyError: 'COLOUR'; "
+        "the log has where it failed; without its entry here Weir starts"
+    )
+    assert 'raise KeyError("COLOUR")' in caplog.text
 
 
 # -- order
