@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("weir.server")
 
-MAX_HEADER_BYTES = 64 * 1024
+MAX_LINES = 128
+MAX_LINE_BYTES = 64 * 1024
+"""Of a request's header."""
+_UNREADABLE = "this is not HTTP/1.1, or its header is too large: a line may have 64 KiB, and there may be 128"
 EMPTY_SECONDS = 0.05
 LINGER_SECONDS = 5.0
 """How long a refused upload is read on, so that its sender gets to see the answer."""
@@ -64,8 +67,9 @@ class Server(web.Server):
             handler_cancellation=False,  # `Edge.connection_lost` decides
             access_log=None,
             auto_decompress=False,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_LINES,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
             lingering_time=LINGER_SECONDS,
         )
         self.serve = serve
@@ -96,7 +100,7 @@ class Server(web.Server):
         """What aiohttp cannot parse is an exchange too, counted and logged, but it has no target."""
         downstream = _downstream(raw, keep_alive=False)
         exchange = Exchange(new_id(), Request(raw.method, "", raw.headers))
-        exchange.error = ClientFault("this is not HTTP/1.1", code="bad_http")
+        exchange.error = ClientFault(_UNREADABLE, code="bad_http")
         edge = cast("Edge", raw.protocol)
         edge.begin(exchange, downstream, None)
         return await self._answer(exchange, downstream, edge)
