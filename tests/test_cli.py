@@ -94,6 +94,16 @@ def test_check_warns_of_what_works_but_not_as_one_may_think(file, capsys):
     assert err == "config.yaml: warning: redis is set, but no plugin of this config keeps anything in a store\n"
 
 
+def test_check_warns_of_a_key_whose_file_is_empty(file, capsys):
+    pathlib.Path("key").write_text("\n")
+    file.write_text(GOOD.replace("${KEY:-}", "${file:key}"))
+    assert cli.main(["check", "config.yaml"]) == 0
+    assert said(capsys)[1] == (
+        "config.yaml: warning: upstream 'openai': the file of its api_key is empty, so that requests go up "
+        "without a credential\n"
+    )
+
+
 @pytest.mark.parametrize("command", [["check", "none.yaml"], ["serve", "--config", "none.yaml"]])
 def test_a_file_that_is_not_there_is_told_without_a_traceback(command, tmp_path):
     done = run(*command, cwd=tmp_path)
