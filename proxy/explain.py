@@ -15,7 +15,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from proxy import config
 from proxy.plan import Plan
 from proxy.request import Request
-from proxy.server import target_fault
+from proxy.server import NEVER_FORWARDED, target_fault
 from proxy.source import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--header", metavar="'K: V'", dest="headers", type=_header, action="append", default=[], help="may be repeated"
     )
     command.add_argument("--path", metavar="PATH", type=_path, default=CHAT, help=f"with its query (default: {CHAT})")
-    command.add_argument("--method", metavar="METHOD", type=str.upper, help="default: POST with a body, else GET")
+    command.add_argument("--method", metavar="METHOD", type=_method, help="default: POST with a body, else GET")
     command.add_argument("--json", action="store_true", help="for machines")
     command.set_defaults(run=_run)
 
@@ -91,6 +91,15 @@ def _header(text: str) -> Sequence[str]:
     if found is None:
         raise argparse.ArgumentTypeError(f"write it as in 'x-tier: free', not {text.partition(':')[0]!r}")
     return found.groups()
+
+
+def _method(text: str) -> str:
+    method = text.upper()
+    if not re.fullmatch("[A-Z][A-Z-]*", method):
+        raise argparse.ArgumentTypeError(f"{text!r} is no method; write it as in POST")
+    if method in NEVER_FORWARDED:
+        raise argparse.ArgumentTypeError(f"{method} is not served: Weir answers it with 400")
+    return method
 
 
 def _path(text: str) -> str:

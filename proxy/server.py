@@ -48,7 +48,7 @@ _BORDER = r"(?:/|%2f|%5c)"
 _AMBIGUOUS = re.compile(rf"//|\\|%5c|(?:^|{_BORDER}){_DOT}{_DOT}?(?:{_BORDER}|\?|$)", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f#]")
 _SEEN = 1024  # verdicts kept at hand: an app asks for the same few paths
-_NEVER_FORWARDED = frozenset({"CONNECT", "TRACE", "TRACK"})
+NEVER_FORWARDED = frozenset({"CONNECT", "TRACE", "TRACK"})
 """They ask for a tunnel, or for the request as the upstream got it, our credential included."""
 
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.~!$&'()*+,;=%-]*)(?::\d*)?")
@@ -370,7 +370,7 @@ def _refusal(raw: web.BaseRequest, limit: int) -> ClientFault | None:
     coding = raw.headers.get("transfer-encoding")
     if coding is not None and (raw.version < aiohttp.HttpVersion11 or coding.strip().lower() != "chunked"):
         return ClientFault("the only transfer coding is `chunked`, and of HTTP/1.1", code="bad_http")
-    if raw.method in _NEVER_FORWARDED:
+    if raw.method in NEVER_FORWARDED:
         return ClientFault(f"{raw.method} is not served here", code="bad_method")
     fault = target_fault(raw.raw_path) or host_fault(tuple(raw.headers.getall("host", ())))
     if fault is not None:
