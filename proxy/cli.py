@@ -17,12 +17,14 @@ import orjson
 import uvloop
 from typing_extensions import override
 
-from proxy import app, config, explain, keys, ledger, logs, process, registry, workers
+from proxy import app, config, explain, keys, ledger, logs, narration, process, registry, veil, workers
 from proxy.source import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+    from pydantic.fields import FieldInfo
 
 log = logging.getLogger("weir")
 
@@ -97,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     plugins = commands.add_parser(
         "plugins",
         help="list the installed plugins and their settings",
-        description="List the installed plugins: name, class, package, and each setting of theirs.",
+        description="List the installed plugins: name, class, package, and each setting of theirs with its default.",
     )
     plugins.set_defaults(run=_plugins)
 
@@ -172,8 +174,17 @@ def _plugins(_: argparse.Namespace) -> int:
         print(f"{name}  ({point.value}, {package})")
         with contextlib.suppress(Exception):
             for field, info in point.load().Config.model_fields.items():
-                print(f"    {field}: {info.description or ''}".rstrip(": "))
+                print(_setting(field, info))
     return 0
+
+
+def _setting(name: str, field: FieldInfo) -> str:
+    line = f"    {name}: {field.description or ''}".rstrip(": ")
+    if field.is_required():
+        return f"{line} (required)"
+    default = veil.default_of(field)
+    says_nothing = default in ("", "its defaults") or not narration.says(default)
+    return line if says_nothing else f"{line} (default: {narration.flow(default)})"
 
 
 def _schema(_: argparse.Namespace) -> int:

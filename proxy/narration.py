@@ -54,8 +54,8 @@ def _step(step: Step) -> Iterator[str]:
     changed = f", changed on this route at {step.overridden_at}" if step.overridden_at else ""
     yield f"  {step.plugin} ({step.at}{changed})"
     written = [setting for setting in step.settings if setting.at is not None]
-    yield from _columns([(each.key, _short(_flow(each.value)), _origin(each)) for each in written], indent=4)
-    defaults = [f"{each.key} {_flow(each.value)}" for each in step.settings if each.at is None and _says(each.value)]
+    yield from _columns([(each.key, _short(flow(each.value)), _origin(each)) for each in written], indent=4)
+    defaults = [f"{each.key} {flow(each.value)}" for each in step.settings if each.at is None and says(each.value)]
     if defaults:
         yield from wrap(f"by default: {', '.join(defaults)}", WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6)
     yield from (f"    > {sentence}" for sentence in step.says)
@@ -63,7 +63,7 @@ def _step(step: Step) -> Iterator[str]:
         yield f"    > refuses it: {_refusal(step.refusal)}"
 
 
-def _says(value: Any) -> bool:
+def says(value: Any) -> bool:
     """Whether it is worth a word that this is so: nothing is set by far the most."""
     return value is not None and value not in ({}, [])
 
@@ -118,7 +118,7 @@ def _columns(rows: Sequence[Sequence[str]], indent: int = 2) -> Iterator[str]:
         yield " " * indent + "  ".join(map(str.ljust, row, widths)).rstrip()
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """As YAML would have it."""
     match value:
         case None:
@@ -126,9 +126,9 @@ def _flow(value: Any) -> str:
         case bool():
             return str(value).lower()
         case dict():
-            return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
+            return "{" + ", ".join(f"{key}: {flow(each)}" for key, each in value.items()) + "}"
         case list():
-            return "[" + ", ".join(map(_flow, value)) + "]"
+            return "[" + ", ".join(map(flow, value)) + "]"
         case _:
             return str(value)
 

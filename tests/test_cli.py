@@ -152,6 +152,7 @@ def test_plugins_lists_names_packages_and_settings(capsys, monkeypatch):
     assert lines[1] == "recording  (tests.recording:Recording, ?)"
     assert "    failure_mode: `open` or `closed`: overrides what the plugin does when it fails" in lines
     assert "    stage" in lines
+    assert "    answers (default: false)" in lines
 
 
 HELP = {
