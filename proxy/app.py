@@ -15,7 +15,7 @@ from aiohttp import web
 from proxy import admin, desk
 from proxy.generation import Generation
 from proxy.lines import Lines
-from proxy.listening import BACKLOG
+from proxy.listening import BACKLOG, named
 from proxy.metrics import Metrics
 from proxy.plan import Plan
 from proxy.reload import Reloads, Report
@@ -47,8 +47,11 @@ async def running(plan: Plan, stdout: Lines | None = None) -> AsyncIterator[Weir
     services = Services(metrics.registry, stdout=stdout)
     async with contextlib.AsyncExitStack() as stack:
         weir = await _started(plan, services, metrics, stack)
-        weir.admin_url = await _serve_admin(weir, plan.config.server.admin, stack)
-        weir.url = await _serve(weir, plan.config.server.listen, stack)
+        server = plan.config.server
+        with named("server.admin", server.admin):
+            weir.admin_url = await _serve_admin(weir, server.admin, stack)
+        with named("server.listen", server.listen):
+            weir.url = await _serve(weir, server.listen, stack)
         for warning in plan.warnings():
             log.warning(warning)
         _follow(weir, services, stack)

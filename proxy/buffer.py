@@ -13,8 +13,9 @@ from proxy.upstream.incoming import whole
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxy.chain import Chain, Placed
+    from proxy.chain import Placed
     from proxy.errors import Outcome
+    from proxy.exchange import Exchange
     from proxy.response import Response
 
 MAX_BYTES = 64 * 2**20
@@ -29,7 +30,7 @@ async def decoded_body(response: Response) -> bytes:
         raise BadAnswer("the upstream's body does not fit its content-encoding") from error
 
 
-async def filtered_body(body: bytes, stages: Sequence[Placed], chain: Chain, outcome: Outcome) -> bytes:
+async def filtered_body(body: bytes, stages: Sequence[Placed], exchange: Exchange, outcome: Outcome) -> bytes:
     """The body that goes down, after all stages in their order; raises what a closed plugin's failure means.
 
     `outcome` is the upstream's. Taps have seen it all now, but hear of the end when the app has it.
@@ -40,9 +41,9 @@ async def filtered_body(body: bytes, stages: Sequence[Placed], chain: Chain, out
         except Exception as error:  # noqa: BLE001 - judged by the failure mode
             placed.is_finished = True
             if isinstance(placed.stage, Tap | EventTap):
-                chain.count(placed.plugin, type(placed.stage).__name__)
+                exchange.chain.count(placed.plugin, type(placed.stage).__name__, exchange)
             else:
-                chain.judge(placed.plugin, error)
+                exchange.chain.judge(placed.plugin, error, exchange)
     return body
 
 

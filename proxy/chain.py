@@ -92,7 +92,7 @@ class Chain:
                 if waiting is not None:
                     await waiting
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
-                self.judge(plugin, error)
+                self.judge(plugin, error, exchange)
 
     async def on_request(self, exchange: Exchange) -> Response | None:
         response: Response | None
@@ -104,7 +104,7 @@ class Chain:
                 if response is not None:
                     response = _checked_answer(response if isinstance(response, Response) else await response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
-                self.judge(plugin, error)
+                self.judge(plugin, error, exchange)
             else:
                 if response is not None:
                     break
@@ -121,7 +121,7 @@ class Chain:
             try:
                 targets = hook(exchange, targets)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
-                self.judge(plugin, error)
+                self.judge(plugin, error, exchange)
         return targets
 
     async def on_attempt(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -131,7 +131,7 @@ class Chain:
                 if waiting is not None:
                     await waiting
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
-                self.judge(plugin, error)
+                self.judge(plugin, error, exchange)
 
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
         """Once per attempt; what fails here is only counted, the attempt is over."""
@@ -142,7 +142,7 @@ class Chain:
             try:
                 hook(exchange, attempt)
             except Exception:  # noqa: BLE001 - a plugin may raise anything
-                self.count(plugin, "on_attempt_end")
+                self.count(plugin, "on_attempt_end", exchange)
 
     async def on_response(self, exchange: Exchange, response: Response) -> tuple[Response, list[Placed]]:
         """The stages, in the order that the body meets them; a closed plugin that fails puts an error in its place."""
@@ -155,7 +155,7 @@ class Chain:
                 if stage is not None:
                     stage = _checked_stage(stage if isinstance(stage, Stage) else await stage, response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
-                refusal = self.refusal(plugin, error)
+                refusal = self.refusal(plugin, error, exchange)
                 if refusal is not None:
                     if response.incoming is not None:
                         response.incoming.cancel()
@@ -172,7 +172,7 @@ class Chain:
             try:
                 placed.finish(outcome)
             except Exception:  # noqa: BLE001 - a stage may raise anything
-                self.count(placed.plugin, type(placed.stage).__name__)
+                self.count(placed.plugin, type(placed.stage).__name__, exchange)
 
     async def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
         """Those that may wait."""
@@ -181,7 +181,7 @@ class Chain:
                 try:
                     await hook(exchange, outcome)
                 except Exception:  # noqa: BLE001 - a plugin may raise anything
-                    self.count(plugin, "on_complete")
+                    self.count(plugin, "on_complete", exchange)
 
     def complete(self, exchange: Exchange) -> None:
         """Those that need not wait."""
@@ -190,24 +190,25 @@ class Chain:
                 try:
                     hook(exchange, exchange.outcome or Outcome.CLIENT_ABORT)
                 except Exception:  # noqa: BLE001 - a plugin may raise anything
-                    self.count(plugin, "on_complete")
+                    self.count(plugin, "on_complete", exchange)
 
-    def judge(self, plugin: Plugin[Any], error: Exception) -> None:
+    def judge(self, plugin: Plugin[Any], error: Exception, exchange: Exchange) -> None:
         """Raises what the client gets, or returns where the exchange goes on without the plugin."""
-        refusal = self.refusal(plugin, error)
+        refusal = self.refusal(plugin, error, exchange)
         if refusal is not None:
             raise refusal from error
 
-    def count(self, plugin: Plugin[Any], where: str) -> None:
+    def count(self, plugin: Plugin[Any], where: str, exchange: Exchange) -> None:
         """Called where an exception is being handled."""
-        log.error("plugin failed", extra={"plugin": plugin.name, "where": where}, exc_info=sys.exc_info())
+        told = {"plugin": plugin.name, "request_id": exchange.id, "where": where}
+        log.error("plugin failed", extra=told, exc_info=sys.exc_info())
         self._on_failure(plugin.name)
 
-    def refusal(self, plugin: Plugin[Any], error: Exception) -> ProxyError | None:
+    def refusal(self, plugin: Plugin[Any], error: Exception, exchange: Exchange) -> ProxyError | None:
         """What the client gets for what a hook or a filter raised, or None where it fails open."""
         if isinstance(error, ProxyError) and not isinstance(error, PluginFailed | StoreDown):
             return error
-        log.error("plugin failed", extra={"plugin": plugin.name}, exc_info=error)
+        log.error("plugin failed", extra={"plugin": plugin.name, "request_id": exchange.id}, exc_info=error)
         self._on_failure(plugin.name)
         if mode_of(plugin) is FailureMode.OPEN:
             return None

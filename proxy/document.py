@@ -275,13 +275,16 @@ def _too_deep(file: pathlib.Path, line: int) -> ConfigError:
 
 def _syntax(file: pathlib.Path, text: str, error: yaml.YAMLError) -> ConfigError:
     lines = text.splitlines() or [""]
-    begun, found = (_index(getattr(error, mark, None), lines) for mark in ("context_mark", "problem_mark"))
+    found = _index(getattr(error, "problem_mark", None), lines)
+    begun = _index(context, lines) if (context := getattr(error, "context_mark", None)) else found
     if "nesting depth" in (getattr(error, "problem", "") or ""):  # libyaml has a limit of its own, higher than ours
         return _too_deep(file, found + 1)
     what = "not valid YAML: " + ", ".join(filter(None, (getattr(error, "context", ""), getattr(error, "problem", ""))))
     fix = "check quotes, colons and indentation on this line and above it"
     if "\t" in lines[found]:
         fix = "indent with spaces, not with tabs"
+    elif "alias" in what:
+        fix = "put a glob that begins with `*` in quotes; of an alias, mark with `&` what it repeats"
     elif "${" in lines[found]:
         fix = 'put "${...}" in quotes where it stands inside {} or []'
     return _whole(file, found + 1, what + (f" (from line {begun + 1} on)" if begun < found else ""), fix)

@@ -15,7 +15,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from proxy.plan import Plan
 from proxy.request import Request
 from proxy.scalars import HEADER_NAME
-from proxy.server import target_fault
+from proxy.server import NEVER_FORWARDED, target_fault
 from proxy.source import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Which route a request takes, through which plugins with which settings, to which targets, and "
         "what it may cost. Nobody is asked: what a load, a store or an issuer decides is said to be so.",
     )
-    command.add_argument("file", metavar="FILE")
+    command.add_argument("file", metavar="FILE", help="the config file")
     command.add_argument("--request", metavar="REQ.json", help="the request's body; - is standard input")
     command.add_argument(
         "--header", metavar="'K: V'", dest="headers", type=_header, action="append", default=[], help="may be repeated"
     )
     command.add_argument("--path", metavar="PATH", type=_path, default=CHAT, help=f"with its query (default: {CHAT})")
-    command.add_argument("--method", metavar="METHOD", type=str.upper, help="default: POST with a body, else GET")
+    command.add_argument("--method", metavar="METHOD", type=_method, help="default: POST with a body, else GET")
     command.add_argument("--json", action="store_true", help="for machines")
     command.set_defaults(run=_run)
 
@@ -91,6 +91,15 @@ def _header(text: str) -> Sequence[str]:
     if found is None:
         raise argparse.ArgumentTypeError(f"write it as in 'x-tier: free', not {text.partition(':')[0]!r}")
     return found.groups()
+
+
+def _method(text: str) -> str:
+    method = text.upper()
+    if not re.fullmatch("[A-Z][A-Z-]*", method):
+        raise argparse.ArgumentTypeError(f"{text!r} is no method; write it as in POST")
+    if method in NEVER_FORWARDED:
+        raise argparse.ArgumentTypeError(f"{method} is not served: Weir answers it with 400")
+    return method
 
 
 def _path(text: str) -> str:

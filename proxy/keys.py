@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import secrets
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -73,11 +74,16 @@ def _name(text: str) -> str:
 
 
 def _expiry(text: str) -> str:
-    return _checked(Expiry, text, text)
+    moment: datetime = TypeAdapter(Expiry).validate_python(_checked(Expiry, text, text))
+    if moment <= datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text!r} is over: the key would let nobody in; write a later one")
+    return text
 
 
 def _label(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} has no value; write it as in feature=search")
     return _checked(Labels, {key: value}, (key, value))
 
 

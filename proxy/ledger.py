@@ -86,10 +86,7 @@ def _run(options: argparse.Namespace) -> int:
     except Unreadable as error:
         print(f"weir ledger: {error}", file=sys.stderr)
         return 1
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:  # `| head` has seen enough; what is still in the buffer has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(text, end="")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -9,9 +10,24 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxy.scalars import Address
 
 BACKLOG = 1024
+
+
+@contextlib.contextmanager
+def named(key: str, address: Address) -> Iterator[None]:
+    """What cannot be listened on is told with its key in the config and its address."""
+    try:
+        yield
+    except OSError as error:
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        number = 0 if isinstance(error, socket.gaierror) else error.errno or 0
+        why = os.strerror(number) if number else error.strerror or str(error)  # asyncio's own words repeat the address
+        what = f"{key} {host}:{address.port}: {why.lower()}; choose another address, or stop who has it"
+        raise OSError(error.errno, what) from error
 
 
 def listening(address: Address, workers: int) -> list[list[socket.socket]]:
@@ -47,9 +63,9 @@ def _bound(family: int, where: tuple[object, ...], *, shares: bool) -> socket.so
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise OSError(error.errno, f"{where[0]}:{where[1]}: {os.strerror(error.errno or 0).lower()}") from None
+        raise
     return sock
 
 

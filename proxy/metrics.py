@@ -48,14 +48,16 @@ class Metrics:
         self._attempts = Counter(registry, "weir_attempts", "tries of a target", ("upstream", "outcome"))
         self._upstreams = [
             Upstreams(registry, "weir_upstream_in_flight", "attempts under way", _in_flight),
-            Upstreams(registry, "weir_upstream_load", "requests that the server says it has", _load, ("state",)),
-            Upstreams(registry, "weir_upstream_loading", "whether its model is being loaded", _loading),
-            Upstreams(registry, "weir_upstream_seconds", "time that costs by the hour", _seconds, ("state",)),
+            Upstreams(registry, "weir_upstream_load", "requests that the upstream says it has", _load, ("state",)),
+            Upstreams(registry, "weir_upstream_loading", "1 while the upstream loads its model", _loading),
+            Upstreams(
+                registry, "weir_upstream_seconds", "time of upstreams that cost by the hour", _seconds, ("state",)
+            ),
         ]
         self._first_token = Histogram(
             registry,
             "gen_ai_server_time_to_first_token_seconds",
-            "to the first content, reasoning or tool delta",
+            "from an attempt to its first content, reasoning or tool delta",
             ("upstream", "model"),
             FIRST_TOKEN,
         )

@@ -57,7 +57,7 @@ def _step(step: Step) -> Iterator[str]:
     yield f"  {step.plugin} ({step.at}{changed})"
     written = [setting for setting in step.settings if setting.at is not None]
     yield from _columns([(each.key, _short(flow(each.value)), _origin(each)) for each in written], indent=4)
-    defaults = [f"{each.key} {flow(each.value)}" for each in step.settings if each.at is None and _says(each.value)]
+    defaults = [f"{each.key} {flow(each.value)}" for each in step.settings if each.at is None and says(each.value)]
     if defaults:
         yield from wrap(f"by default: {', '.join(defaults)}", WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6)
     yield from (f"    > {sentence}" for sentence in step.says)
@@ -65,7 +65,7 @@ def _step(step: Step) -> Iterator[str]:
         yield f"    > refuses it: {_refusal(step.refusal)}"
 
 
-def _says(value: Any) -> bool:
+def says(value: Any) -> bool:
     """Whether it is worth a word that this is so: nothing is set by far the most."""
     return value is not None and value not in ({}, [])
 

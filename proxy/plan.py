@@ -58,6 +58,11 @@ class Plan:
             for route, plugins in zip(self.config.routes, self.chains, strict=True)
             if balance.needs_principal(route.balance) and not any(PRINCIPAL in plugin.provides for plugin in plugins)
         ]
+        found += [
+            f"upstream '{name}': the file of its api_key is empty, so that requests go up without a credential"
+            for name, upstream in self.config.upstreams.items()
+            if upstream.api_key is None and upstream.without_api_key is None and self._key_files(name)
+        ]
         if self.config.redis and not self.uses_store:
             found.append("redis is set, but no plugin of this config keeps anything in a store")
         workers = self.config.server.workers
@@ -66,6 +71,10 @@ class Plan:
                 f"limits are divided by the {workers} workers, each counts for itself; with redis they are exact"
             )
         return found
+
+    def _key_files(self, upstream: str) -> tuple[pathlib.Path, ...]:
+        filled = self.source.filled.get(("upstreams", upstream, "api_key"))
+        return filled.files if filled is not None else ()
 
     def files(self) -> list[pathlib.Path]:
         """Those that a reload must look at again; a key that its upstream follows by itself is none of them."""

@@ -1,6 +1,7 @@
 """From the names in config.yaml to plugin instances: entry points, `use:`, strict settings, and the order checked.
 
-Only what the YAML names is imported. Everything wrong is a Problem with its line; nothing here raises for bad input.
+Only what the YAML names is imported; what else is installed, only to say which of it gives a fact that is missing.
+Everything wrong is a Problem with its line; nothing here raises for bad input.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any
 
 from proxy.plugin import Key, Plugin, PluginConfig
@@ -25,6 +27,8 @@ PLAIN_HOOKS = frozenset({"select_targets", "on_attempt_end", "lifespan", "state"
 EITHER_HOOKS = frozenset({"on_head", "on_request", "on_attempt", "on_response", "on_complete", "explain"})
 
 AnyPlugin = Plugin[Any]
+
+log = logging.getLogger("weir")
 
 
 def installed() -> dict[str, importlib.metadata.EntryPoint]:
@@ -83,7 +87,7 @@ class Registry:
         return self._instances[key]
 
     def _build(self, name: str, settings: dict[str, Any], at: Path, source: Source) -> AnyPlugin | None:
-        cls = self._class(name, str(settings.get("use") or name), at)
+        cls = self._class(name, _use(name, settings), at)
         if cls is None:
             return None
         config: PluginConfig | None = validate(source, cls.Config, settings, at, self._problems)
@@ -98,6 +102,11 @@ class Registry:
             self._note(
                 at, f"plugin '{name}' does not accept its settings: {error}", "see `weir plugins` for what it takes"
             )
+            return None
+        except Exception as error:
+            log.exception("plugin cannot be made", extra={"plugin": name})
+            what = f"plugin '{name}' cannot be made: {type(error).__name__}: {error}"
+            self._note(at, what, "the log has where it failed; without its entry here Weir starts")
             return None
 
     def _class(self, name: str, use: str, at: Path) -> type[AnyPlugin] | None:
@@ -130,9 +139,15 @@ class Registry:
         provided = {key for earlier in before for key in earlier.provides}
         for key in plugin.needs:
             if key not in provided:
-                names = ", ".join(self._providers(key)) or "a plugin that provides it"
                 what = f"plugin '{plugin.name}' needs '{key.name}', which none before it gives on route '{route.name}'"
-                self._note(at, what, f"put {names} before it")
+                self._note(at, what, self._remedy(plugin, key, route))
+
+    def _remedy(self, plugin: AnyPlugin, key: Key[Any], route: Route) -> str:
+        names = self._providers(key)
+        off = next((name for name in names if route.plugins.get(name) is False), None)
+        if off is not None:
+            return f"{off} is off there: switch {plugin.name} off, too, or leave {off} on"
+        return f"put {' or '.join(names) or 'a plugin that provides it'} before it"
 
     def _check_followed(self, plugin: AnyPlugin, behind: Sequence[AnyPlugin], route: Route, at: Path) -> None:
         for key in plugin.follows:
@@ -142,12 +157,27 @@ class Registry:
                     self._note(at, f"{what}, on route '{route.name}'", f"put {later.name} before it")
 
     def _providers(self, key: Key[Any]) -> list[str]:
-        return list(dict.fromkeys(plugin.name for plugin in self.instances if key in plugin.provides))
+        """Of the chain, or else of all that is installed."""
+        places = ((entry, ("plugins", place, entry.name)) for place, entry in enumerate(self._config.plugins))
+        chain = {entry.name: self._class(entry.name, _use(entry.name, entry.settings), at) for entry, at in places}
+        named = [name for name, cls in chain.items() if cls is not None and key in cls.provides]
+        return named or [name for name, point in sorted(installed().items()) if key in _provided(point)]
 
     def _note(self, at: Path, what: str, fix: str) -> None:
         problem = self._source.problem(at, what, fix)
         if problem not in self._problems:
             self._problems.append(problem)
+
+
+def _use(name: str, settings: dict[str, Any]) -> str:
+    return str(settings.get("use") or name)
+
+
+def _provided(point: importlib.metadata.EntryPoint) -> tuple[Key[Any], ...]:
+    try:
+        return _checked(point.load()).provides
+    except Exception:  # noqa: BLE001 - a plugin's module may raise anything while it is imported
+        return ()
 
 
 def faults_of(cls: type[AnyPlugin]) -> list[tuple[str, str]]:

@@ -116,7 +116,7 @@ class TapRelay(Pipe):
     def _drop(self, placed: Placed) -> None:
         self._stages.remove(placed)
         placed.is_finished = True
-        self._chain.count(placed.plugin, type(placed.stage).__name__)
+        self._chain.count(placed.plugin, type(placed.stage).__name__, self.exchange)
 
 
 class StreamRelay(TapRelay):
@@ -360,7 +360,7 @@ class EventRelay(StreamRelay):
     def _filter_failed(self, placed: Placed, error: Exception, rest: list[Event]) -> list[Event]:
         """Open: the stream goes on without the filter. Closed: it ends here, and nothing unfiltered goes down."""
         placed.retire()
-        refusal = self._chain.refusal(placed.plugin, error)
+        refusal = self._chain.refusal(placed.plugin, error, self.exchange)
         if refusal is None:
             return rest
         self._give_up(refusal)

@@ -143,7 +143,10 @@ class Request:
             try:
                 self._json = orjson.loads(await self.body())
             except ValueError as error:
-                raise ClientFault(f"the request body is not valid JSON: {error}", code="invalid_json") from error
+                what = f"the request body is not valid JSON: {error}"
+                if self.headers.get("content-encoding", "identity").lower() != "identity":
+                    what = "a compressed body cannot be read; send it without content-encoding"
+                raise ClientFault(what, code="invalid_json") from error
         return self._json
 
     def replace_body(self, body: bytes, *, model: str | None = None) -> None:

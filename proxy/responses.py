@@ -97,7 +97,7 @@ async def _filtered(exchange: Exchange, response: Response, stages: list[Placed]
     except Interrupted as error:
         raise BadAnswer(error.message, code=error.error_code) from error
     outcome = _read_whole(exchange, response, body)
-    body = await filtered_body(body, stages, exchange.chain, outcome)
+    body = await filtered_body(body, stages, exchange, outcome)
     answer = Response.of_fields(response, _without(response.fields(), b"content-length", b"content-encoding"))
     answer.body = body
     return answer

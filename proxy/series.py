@@ -36,8 +36,8 @@ class Values(defaultdict[Labels, N], Generic[N]):
 
     @override
     def __missing__(self, labels: Labels) -> N:
-        if len(labels) != len(self._names):
-            raise ValueError(f"{labels} are not values of the labels {self._names}")
+        if type(labels) is not tuple or len(labels) != len(self._names):
+            raise ValueError(f"{labels!r} is no tuple of a value for each of the labels {self._names!r}")
         return super().__missing__(labels)
 
 

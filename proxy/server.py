@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("weir.server")
 
-MAX_HEADER_BYTES = 64 * 1024
+MAX_LINES = 128
+MAX_LINE_BYTES = 64 * 1024
+"""Of a request's header."""
+_UNREADABLE = "this is not HTTP/1.1, or its header is too large: a line may have 64 KiB, and there may be 128"
 EMPTY_SECONDS = 0.05
 LINGER_SECONDS = 5.0
 """How long a refused upload is read on, so that its sender gets to see the answer."""
@@ -45,7 +48,7 @@ _BORDER = r"(?:/|%2f|%5c)"
 _AMBIGUOUS = re.compile(rf"//|\\|%5c|(?:^|{_BORDER}){_DOT}{_DOT}?(?:{_BORDER}|\?|$)", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f#]")
 _SEEN = 1024  # verdicts kept at hand: an app asks for the same few paths
-_NEVER_FORWARDED = frozenset({"CONNECT", "TRACE", "TRACK"})
+NEVER_FORWARDED = frozenset({"CONNECT", "TRACE", "TRACK"})
 """They ask for a tunnel, or for the request as the upstream got it, our credential included."""
 
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.~!$&'()*+,;=%-]*)(?::\d*)?")
@@ -64,8 +67,9 @@ class Server(web.Server):
             handler_cancellation=False,  # `Edge.connection_lost` decides
             access_log=None,
             auto_decompress=False,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_LINES,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
             lingering_time=LINGER_SECONDS,
         )
         self.serve = serve
@@ -96,7 +100,7 @@ class Server(web.Server):
         """What aiohttp cannot parse is an exchange too, counted and logged, but it has no target."""
         downstream = _downstream(raw, keep_alive=False)
         exchange = Exchange(new_id(), Request(raw.method, "", raw.headers))
-        exchange.error = ClientFault("this is not HTTP/1.1", code="bad_http")
+        exchange.error = ClientFault(_UNREADABLE, code="bad_http")
         edge = cast("Edge", raw.protocol)
         edge.begin(exchange, downstream, None)
         return await self._answer(exchange, downstream, edge)
@@ -366,7 +370,7 @@ def _refusal(raw: web.BaseRequest, limit: int) -> ClientFault | None:
     coding = raw.headers.get("transfer-encoding")
     if coding is not None and (raw.version < aiohttp.HttpVersion11 or coding.strip().lower() != "chunked"):
         return ClientFault("the only transfer coding is `chunked`, and of HTTP/1.1", code="bad_http")
-    if raw.method in _NEVER_FORWARDED:
+    if raw.method in NEVER_FORWARDED:
         return ClientFault(f"{raw.method} is not served here", code="bad_method")
     fault = target_fault(raw.raw_path) or host_fault(tuple(raw.headers.getall("host", ())))
     if fault is not None:

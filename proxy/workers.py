@@ -29,7 +29,7 @@ import uvloop
 
 from proxy import app, logs, posts, process
 from proxy.crew import Worker
-from proxy.listening import listening
+from proxy.listening import listening, named
 from proxy.source import ConfigError
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ log = logging.getLogger("weir.workers")
 def serve(plan: Plan) -> int:
     """Until SIGTERM or SIGINT; the exit status. Raises OSError where an address is taken."""
     settings = plan.config.server
-    sockets = listening(settings.listen, settings.workers)
-    [doors] = listening(settings.admin, 1)
+    with named("server.listen", settings.listen):
+        sockets = listening(settings.listen, settings.workers)
+    with named("server.admin", settings.admin):
+        [doors] = listening(settings.admin, 1)
     folder = _folder()
     try:
         return Supervisor(plan, sockets, doors, folder).run()

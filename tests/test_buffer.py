@@ -10,8 +10,9 @@ from typing_extensions import override
 
 from proxy import testing
 from proxy.buffer import decoded_body, filtered_body
-from proxy.chain import Placed
+from proxy.chain import Chain, Placed
 from proxy.errors import BadAnswer, Outcome, PluginFailed, Rejected
+from proxy.exchange import Exchange
 from proxy.plugin import BodyFilter, Event, EventFilter, EventTap, FailureMode, Plugin, PluginConfig, Stage, Tap
 from proxy.response import Response
 from tests.recording import chain_of, idle
@@ -70,11 +71,17 @@ class Doubled(EventFilter):
         return (Event.of(outcome.encode()),)
 
 
+def exchange_of(chain: Chain) -> Exchange:
+    exchange = testing.exchange()
+    exchange.chain = chain
+    return exchange
+
+
 async def through(
     *stages: Stage, body: bytes = b"body", mode: FailureMode | None = None, failures: list[str] | None = None
 ) -> bytes:
     placed = [Placed(idle(f"p{place}", mode), stage) for place, stage in enumerate(stages)]
-    return await filtered_body(body, placed, chain_of(failures=failures), Outcome.OK)
+    return await filtered_body(body, placed, exchange_of(chain_of(failures=failures)), Outcome.OK)
 
 
 # -- by hand
@@ -126,7 +133,7 @@ async def test_a_filter_that_raised_is_not_asked_for_what_it_holds():
             raise ZeroDivisionError
 
     placed = Placed(idle("p", FailureMode.OPEN), Broken())
-    assert await filtered_body(b"data: x\n\n", [placed], chain_of(), Outcome.OK) == b"data: x\n\n"
+    assert await filtered_body(b"data: x\n\n", [placed], exchange_of(chain_of()), Outcome.OK) == b"data: x\n\n"
     assert placed.finish(Outcome.OK) == []
 
 

@@ -8,7 +8,7 @@ from typing_extensions import override
 from proxy import testing
 from proxy.chain import mode_of
 from proxy.errors import Outcome, PluginFailed, Rejected, StoreDown
-from proxy.plugin import Exchange, FailureMode, Key, Plugin, PluginConfig, Response, Tap, Target
+from proxy.plugin import Attempt, Exchange, FailureMode, Key, Plugin, PluginConfig, Response, Tap, Target
 from tests.recording import chain_of, completed, entry, idle, journal, of, outcomes
 
 STREAM = {"model": "m", "stream": True}
@@ -184,6 +184,14 @@ async def test_open_the_request_goes_on_without_the_plugin_and_the_failure_is_co
     response, stages = await chain.on_response(exchange, Response(200))
     assert (response.status, stages) == (200, [])
     assert failures == ["crashing"] * 4
+
+
+async def test_a_failure_is_logged_with_its_plugin_and_its_request(caplog):
+    chain, exchange = chain_of(crashing(FailureMode.OPEN)), testing.exchange()
+    await chain.on_request(exchange)
+    chain.on_attempt_end(exchange, Attempt(1, Target("up"), [], b""))
+    told = [(record.message, record.plugin, record.request_id) for record in caplog.records]
+    assert told == [("plugin failed", "crashing", "req_test")] * 2
 
 
 async def test_closed_the_request_ends_and_the_failure_is_counted():

@@ -1,6 +1,7 @@
 """The `weir` command as its users run it: exit codes, exact texts, and a process that stops well."""
 
 import contextlib
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -93,6 +94,16 @@ def test_check_warns_of_what_works_but_not_as_one_may_think(file, capsys):
     assert err == "config.yaml: warning: redis is set, but no plugin of this config keeps anything in a store\n"
 
 
+def test_check_warns_of_a_key_whose_file_is_empty(file, capsys):
+    pathlib.Path("key").write_text("\n")
+    file.write_text(GOOD.replace("${KEY:-}", "${file:key}"))
+    assert cli.main(["check", "config.yaml"]) == 0
+    assert said(capsys)[1] == (
+        "config.yaml: warning: upstream 'openai': the file of its api_key is empty, so that requests go up "
+        "without a credential\n"
+    )
+
+
 @pytest.mark.parametrize("command", [["check", "none.yaml"], ["serve", "--config", "none.yaml"]])
 def test_a_file_that_is_not_there_is_told_without_a_traceback(command, tmp_path):
     done = run(*command, cwd=tmp_path)
@@ -141,19 +152,20 @@ def test_plugins_lists_names_packages_and_settings(capsys, monkeypatch):
     assert lines[1] == "recording  (tests.recording:Recording, ?)"
     assert "    failure_mode: `open` or `closed`: overrides what the plugin does when it fails" in lines
     assert "    stage" in lines
+    assert "    answers (default: false)" in lines
 
 
 HELP = {
-    (): ["serve", "check", "explain", "demo", "plugins", "schema"],
+    (): ["--version", "serve", "check", "explain", "demo", "plugins", "schema"],
     ("serve",): ["--config FILE", "$WEIR_CONFIG, else config/config.yaml", "SIGTERM"],
     ("explain",): ["--request REQ.json", "Nobody is asked"],
-    ("check",): ["FILE", "Everything of a start but the sockets."],
-    ("demo",): [],
-    ("plugins",): [],
+    ("check",): ["FILE the config file", "Everything of a start but the sockets."],
+    ("demo",): ["Start a demo upstream"],
+    ("plugins",): ["List the installed plugins"],
     ("keys",): ["new", "for the auth plugin"],
     ("keys", "new"): ["NAME", "--label K=V", "--expires DATE", "It is printed once"],
     ("ledger",): ["FILE", "--by COLUMN", "--since DATE", "principal, user", "--csv"],
-    ("schema",): [],
+    ("schema",): ["Settings of plugins are not in it."],
 }
 
 
@@ -173,6 +185,41 @@ def test_a_wrong_command_says_how_it_is_used(arguments, capsys):
         cli.main(arguments)
     assert left.value.code == 2
     assert said(capsys)[1].startswith("usage: weir")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["serve", "config.yaml"], "usage: weir serve [-h] [--config FILE]\nweir serve: error: "),
+        (["check", "a.yaml", "config.yaml"], "usage: weir check [-h] FILE\nweir check: error: "),
+        (["keys", "new", "ops", "config.yaml"], "usage: weir keys new [-h] [--label K=V] [--expires DATE] NAME\n"),
+    ],
+)
+def test_what_a_command_does_not_take_is_told_with_its_own_usage(arguments, usage, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == 2
+    err = said(capsys)[1]
+    assert err.startswith(usage)
+    assert err.endswith("error: unrecognized arguments: config.yaml\n")
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert left.value.code == 0
+    assert said(capsys)[0] == f"weir {importlib.metadata.version('weir-proxy')}\n"
+
+
+@pytest.mark.parametrize("command", ["schema", "plugins"])
+def test_a_reader_that_has_seen_enough_is_no_traceback(command):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "proxy.cli", command], cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, timeout=40
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # -- serve
@@ -267,22 +314,28 @@ def test_serve_waits_no_longer_than_the_drain_timeout(tmp_path):
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("which", ["listen", "admin"])
-def test_serve_says_which_port_is_taken_and_exits_1(tmp_path, which):
+def test_serve_says_which_port_is_taken_and_exits_1(tmp_path, which, workers):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         other = "admin" if which == "listen" else "listen"
-        (tmp_path / "config.yaml").write_text(f'server: {{{which}: "{address}", {other}: "127.0.0.1:0"}}\n{GOOD}')
+        server = f'{which}: "{address}", {other}: "127.0.0.1:0", workers: {workers}'
+        (tmp_path / "config.yaml").write_text(f"server: {{{server}}}\n{GOOD}")
         done = run("serve", "--config", "config.yaml", cwd=tmp_path)
     assert done.returncode == 1
     [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    assert line.startswith("weir: cannot listen: ")
-    assert taken_port(address) in line
+    assert line == (
+        f"weir: cannot listen: server.{which} {address}: address already in use; choose another address, or stop who has it"
+    )
     assert "Traceback" not in done.stderr
 
 
-def taken_port(address):
-    return address.rpartition(":")[2]
+def test_serve_says_which_host_is_none(tmp_path):
+    (tmp_path / "config.yaml").write_text(f"server: {{listen: 'nowhere.invalid:80', admin: '127.0.0.1:0'}}\n{GOOD}")
+    done = run("serve", "--config", "config.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("weir: cannot listen: server.listen nowhere.invalid:80: ")
 
 
 def test_serve_starts_nothing_with_a_bad_config(tmp_path):

@@ -1,9 +1,11 @@
 import pathlib
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import certifi
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -345,7 +347,7 @@ def test_the_ways_to_azure(tmp_path, settings):
 
 
 def test_a_certificate_is_looked_for_beside_the_config(tmp_path):
-    (tmp_path / "ca.pem").write_text("")
+    shutil.copy(certifi.where(), tmp_path / "ca.pem")
     text = "upstreams:\n  openai:\n    base_url: https://host\n    tls: {ca_file: ca.pem, verify: false}\n"
     tls = config(tmp_path, text).upstreams["openai"].tls
     assert (tls.ca_file, tls.verify) == (tmp_path / "ca.pem", False)

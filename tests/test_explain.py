@@ -83,6 +83,8 @@ def test_a_request_comes_through_standard_input_too():
         (["--path", "/v1//chat"], "the path is ambiguous"),
         (["--path", "v1"], "the request target must be a path"),
         (["--header", "x tier free"], "write it as in 'x-tier: free'"),
+        (["--method", "GE T"], "'GE T' is no method"),
+        (["--method", "trace"], "TRACE is not served: Weir answers it with 400"),
     ],
 )
 def test_what_could_never_arrive_is_a_wrong_use(arguments, said, capsys):

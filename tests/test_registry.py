@@ -47,6 +47,11 @@ class Budget(Plugin[PluginConfig]):
     needs = (PRINCIPAL,)
 
 
+class Breaks(Plugin[PluginConfig]):
+    def __init__(self, config: PluginConfig, *, name: str) -> None:
+        raise KeyError("COLOUR")
+
+
 class Privacy(Plugin[PluginConfig]):
     provides = (REDACTED,)
 
@@ -159,6 +164,16 @@ def test_all_faults_are_told_at_once(tmp_path: pathlib.Path):
     assert [line.partition(" ")[0] for line in told.splitlines()] == ["config.yaml:3", "config.yaml:4", "config.yaml:5"]
 
 
+def test_a_plugin_that_breaks_while_it_is_made_is_told_with_its_line_and_its_trace_is_logged(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+):
+    assert refusal(tmp_path, used("it", "Breaks")) == (
+        "config.yaml:3 plugins[0].it: plugin 'it' cannot be made: KeyError: 'COLOUR'; "
+        "the log has where it failed; without its entry here Weir starts"
+    )
+    assert 'raise KeyError("COLOUR")' in caplog.text
+
+
 # -- order
 
 
@@ -183,8 +198,25 @@ def test_who_gives_a_fact_is_named_once_whatever_routes_set_otherwise(tmp_path: 
 
 def test_a_fact_that_a_route_switches_off_is_missing_there(tmp_path: pathlib.Path):
     text = YAML % "\n".join([used("auth", "Auth"), used("budget", "Budget")])
-    with pytest.raises(ConfigError, match=r"config\.yaml:4 .*needs 'principal'.*route 'default'"):
+    with pytest.raises(ConfigError) as refused:
         plan(tmp_path, text + "    plugins: {auth: off}\n")
+    assert str(refused.value).partition("config.yaml")[2] == (
+        ":4 plugins[1].budget: plugin 'budget' needs 'principal', which none before it gives on route 'default'; "
+        "auth is off there: switch budget off, too, or leave auth on"
+    )
+
+
+def test_a_fact_that_nobody_of_the_chain_gives_names_who_could(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    points = {
+        "broken": EntryPoint("broken", "no_such_module:Broken", registry.GROUP),
+        "keyring": EntryPoint("keyring", f"{HERE}:Auth", registry.GROUP),
+        "sized": EntryPoint("sized", f"{HERE}:Sized", registry.GROUP),
+        "token": EntryPoint("token", f"{HERE}:Auth", registry.GROUP),
+    }
+    monkeypatch.setattr(registry, "installed", lambda: points)
+    assert refusal(tmp_path, used("budget", "Budget")).endswith("; put keyring or token before it")
+    monkeypatch.setattr(registry, "installed", dict)
+    assert refusal(tmp_path, used("budget", "Budget")).endswith("; put a plugin that provides it before it")
 
 
 def test_what_follows_a_fact_stands_behind_who_gives_it(tmp_path: pathlib.Path):

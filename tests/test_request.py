@@ -1,5 +1,7 @@
 """A request's body is read once, parsed once, and bounded."""
 
+import gzip
+
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -56,6 +58,15 @@ async def test_json_that_is_none_is_the_clients_fault():
     with pytest.raises(ClientFault, match="not valid JSON") as refused:
         await request(b'{"a":').json()
     assert refused.value.error_code == "invalid_json"
+
+
+async def test_json_that_is_compressed_is_told_for_what_it_is():
+    with pytest.raises(ClientFault) as refused:
+        await request(gzip.compress(b"{}"), **{"content-encoding": "GZip"}).json()
+    assert (refused.value.message, refused.value.error_code) == (
+        "a compressed body cannot be read; send it without content-encoding",
+        "invalid_json",
+    )
 
 
 async def test_a_replaced_body_is_parsed_anew():

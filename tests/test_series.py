@@ -62,7 +62,8 @@ def test_a_gauge_goes_up_and_down():
     assert samples(registry) == {("x", ("a", "one")): 2.0, ("x", ("a", "two")): 7.0}
 
 
-def test_a_series_has_a_value_for_each_label():
+@pytest.mark.parametrize("labels", [("one",), "ok"])
+def test_a_series_has_a_tuple_of_a_value_for_each_label(labels):
     counter = Counter(prometheus_client.CollectorRegistry(), "x", "what", ("a", "b"))
-    with pytest.raises(ValueError, match="are not values of the labels"):
-        counter.add(("one",))
+    with pytest.raises(ValueError, match=r"is no tuple of a value for each of the labels \('a', 'b'\)"):
+        counter.add(labels)

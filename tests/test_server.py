@@ -223,14 +223,18 @@ async def test_an_absolute_target_reaches_the_configured_upstream_only(line):
         b"GET /v1/models HTTP/1.1\r\nno colon\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /" + b"p" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: a\r\nx: " + b"v" * 70_000 + b"\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: a\r\n" + b"x: v\r\n" * 128 + b"\r\n",
     ],
     ids=lambda junk: repr(junk[:60]),
 )
-async def test_what_is_not_http_is_told_in_openais_shape(junk):
+async def test_what_is_not_http_or_too_much_of_it_is_told_in_openais_shape(junk):
     async with house() as (upstream, weir):
         answer = await wire.fetch(weir.url, junk + b"\r\n")
     assert is_refusal(answer)
-    assert orjson.loads(answer.body)["error"]["code"] == "bad_http"
+    error = orjson.loads(answer.body)["error"]
+    assert error["code"] == "bad_http"
+    assert error["message"].endswith("or its header is too large: a line may have 64 KiB, and there may be 128")
     assert answer.head.start == b"HTTP/1.1 400 Bad Request"
     assert answer.head.get("content-type").startswith("application/json")
     assert re.fullmatch("req_[0-9a-f]{24}", answer.head.get("x-weir-request-id"))

@@ -82,7 +82,7 @@ class Budget(Plugin[BudgetConfig]):
         self._detoured = services.counter("weir_budget_detours", "requests that `downgrade_to` served", ("budget",))
         self._ratio = services.gauge(
             "weir_budget_used_ratio",
-            "spent of what may be, in the period",
+            "part of the budget that is spent in its period",
             ("budget", "period", "principal"),
             "max" if self._store.parts == 1 else "sum",
         )

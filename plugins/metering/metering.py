@@ -129,14 +129,18 @@ class Metering(Plugin[MeteringConfig]):
     def _count(self, services: Services) -> None:
         payer = ("route", "upstream", "model", "principal")
         self._tokens = services.counter("weir_tokens", "tokens by kind", (*payer, "kind"))
-        self._cost = services.counter("weir_cost_usd", "what they cost", payer)
+        self._cost = services.counter("weir_cost_usd", "what upstreams' tokens and time cost", payer)
         self._saved = services.counter("weir_saved_cost_usd", "what answers from a cache would have cost", payer)
-        self._saved_tokens = services.counter("weir_saved_tokens", "likewise", (*payer, "kind"))
-        self._wasted = services.counter("weir_wasted_cost_usd", "what nobody had anything of", ("reason",))
+        self._saved_tokens = services.counter("weir_saved_tokens", "tokens of answers from a cache", (*payer, "kind"))
+        self._wasted = services.counter(
+            "weir_wasted_cost_usd",
+            "cost of answers that nobody wanted any more, and of attempts that failed",
+            ("reason",),
+        )
         rated = ("route", "model", "principal")
-        self._feedback = services.counter("weir_feedback", "scores that were handed in", rated)
+        self._feedback = services.counter("weir_feedback", "scores that apps handed in", rated)
         self._scores = services.counter(
-            "weir_feedback_score", "their sum: by weir_feedback_total it is the mean", rated
+            "weir_feedback_score", "sum of the scores: by weir_feedback_total it is the mean", rated
         )
         self._unpriced = services.counter("weir_unpriced_requests", "requests without a price", ("model",))
         self._per_token = services.histogram(

@@ -8,6 +8,7 @@ a start value: uvicorn and Node close after 5 s, balancers in front of TLS after
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from typing import TYPE_CHECKING
@@ -18,12 +19,15 @@ from proxy.upstream.connection import Connection
 if TYPE_CHECKING:
     from proxy.upstream.dial import Dialer
 
+log = logging.getLogger("weir.upstream")
+
 REST_PLAIN = 4.0
 REST_TLS = 55.0
 REST_SHARE = 0.8
 """How much of a server's own patience is used."""
 REST_LEAST = 0.2
 FORGET_SECONDS = 600.0
+QUIET_SECONDS = 60.0
 EARLY = 0.01
 """A rest that ended by so much less than ours was ended by the server."""
 
@@ -44,6 +48,7 @@ class Pool:
         self._open: set[Connection] = set()
         self._dialing = 0
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._quiet_until = 0.0
 
     @property
     def idle(self) -> int:
@@ -77,7 +82,18 @@ class Pool:
         except TimeoutError:
             if len(self._open) >= self._size:
                 raise Unavailable(f"upstream '{self.name}': all {self._size} connections are in use") from None
-            raise ConnectFailed(f"upstream '{self.name}' did not accept a connection in time") from None
+            raise self._told(ConnectFailed(f"upstream '{self.name}' did not accept a connection in time")) from None
+        except ConnectFailed as error:
+            self._told(error)
+            raise
+
+    def _told(self, error: ConnectFailed) -> ConnectFailed:
+        """The app gets to see why; who runs Weir must as well, without a line for each request."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET_SECONDS
+            log.warning(error.message)
+        return error
 
     def close(self) -> None:
         for connection in list(self._open):

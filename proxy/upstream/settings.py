@@ -1,6 +1,8 @@
 """An upstream's settings in config.yaml."""
 
+import pathlib
 import re
+import ssl
 import urllib.parse
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -37,8 +39,18 @@ class Timeouts(Part):
     total: Limit = Field(default=None, description="the whole attempt")
 
 
+def _authorities(file: pathlib.Path | None) -> pathlib.Path | None:
+    if file is None:
+        return None
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError:
+        raise fault("{value} has no certificates that can be read", "write a PEM file of authorities") from None
+    return file
+
+
 class Tls(Part):
-    ca_file: Annotated[ExistingFile | None, NotSet] = Field(
+    ca_file: Annotated[ExistingFile | None, NotSet, AfterValidator(_authorities)] = Field(
         default=None, description="PEM file of the authorities to trust instead of the system's"
     )
     verify: bool = Field(default=True, description="false accepts any certificate")
@@ -75,6 +87,8 @@ def _key(key: SecretStr | None) -> SecretStr | None:
     text = key.get_secret_value().strip()
     if not is_value(text):
         raise fault("is blank, or holds a line break or another character that no key has", "write the key alone")
+    if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", text):
+        raise fault("is the name of a variable, as a shell writes it", "write it as ${NAME}")
     return SecretStr(text)
 
 
@@ -130,6 +144,8 @@ def _url_faults(url: str) -> Iterator[tuple[bool, str]]:
     yield "@" in parts.netloc, "must not hold a user name or a password (api_key is the place for a credential)"
     yield not host or port == 0 or parts.netloc.endswith(":"), "has no valid host and port"
     yield "?" in url or "#" in url, "must not have a query or a fragment"
+    is_endpoint = parts.path.rstrip("/").endswith(("/completions", "/embeddings", "/responses"))
+    yield is_endpoint, "ends in an endpoint, which each request names itself"
 
 
 class Upstream(Part):
@@ -229,6 +245,8 @@ def _credential_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str
 def _tgi_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:
     is_alone = "normalize" in upstream.model_fields_set and upstream.kind != "tgi"
     yield is_alone, f"only kind tgi has this key, and this is {upstream.kind}", "remove it", "normalize"
+    what, fix = "ends in /v1, and of kind tgi it is the server's root", "write it as in http://tgi:8080"
+    yield upstream.kind == "tgi" and upstream.base_url.endswith("/v1"), what, fix, "base_url"
 
 
 def _azure_faults(upstream: Upstream) -> Iterator[tuple[bool, str, str, str]]:

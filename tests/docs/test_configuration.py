@@ -7,6 +7,7 @@ import shutil
 import sys
 import types
 
+import certifi
 import pytest
 import yaml
 
@@ -46,9 +47,10 @@ def folder(tmp_path, monkeypatch):
     for file, text in FILES:
         pathlib.Path(file).write_text(text)
     shutil.copy(ROOT / "config/prices.yaml", tmp_path)
-    for file in ("secrets/openai", "certs/ca.pem"):
-        pathlib.Path(file).parent.mkdir()
-        pathlib.Path(file).write_text("sk-2\n")
+    for folder in ("secrets", "certs"):
+        pathlib.Path(folder).mkdir()
+    pathlib.Path("secrets/openai").write_text("sk-2\n")
+    shutil.copy(certifi.where(), "certs/ca.pem")
     return tmp_path
 
 

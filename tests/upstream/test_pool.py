@@ -298,6 +298,18 @@ async def test_a_connection_that_cannot_be_made_makes_room() -> None:
             assert (upstream.pool.open, upstream.pool.waiting, upstream.pool._dialing) == (0, 0, 0)
 
 
+async def test_why_no_connection_can_be_made_is_logged_but_not_for_each_request(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with refusing() as port:
+        async with opened(f"http://127.0.0.1:{port}/v1") as upstream:
+            await asyncio.gather(*(ask(upstream) for _ in range(5)), return_exceptions=True)
+            assert caplog.messages == ["upstream 'up' cannot be reached: connection refused"]
+            monkeypatch.setattr(upstream.pool, "_quiet_until", 0.0)
+            await asyncio.gather(*(ask(upstream) for _ in range(5)), return_exceptions=True)
+    assert caplog.messages == ["upstream 'up' cannot be reached: connection refused"] * 2
+
+
 async def test_a_server_that_closes_what_it_accepts_keeps_no_room() -> None:
     async def script(peer: Peer) -> None:
         peer.leave(reset=True)

@@ -313,6 +313,24 @@ async def test_ten_thousand_models_users_and_paths_make_no_series(house):
         assert len(home.weir.metrics.page().splitlines()) == before
 
 
+HELP = {
+    "weir_tokens_total": "tokens by kind",
+    "weir_cost_usd_total": "what upstreams' tokens and time cost",
+    "weir_saved_cost_usd_total": "what answers from a cache would have cost",
+    "weir_saved_tokens_total": "tokens of answers from a cache",
+    "weir_wasted_cost_usd_total": "cost of answers that nobody wanted any more, and of attempts that failed",
+    "weir_feedback_total": "scores that apps handed in",
+    "weir_feedback_score_total": "sum of the scores: by weir_feedback_total it is the mean",
+    "weir_unpriced_requests_total": "requests without a price",
+}
+
+
+async def test_each_help_text_can_be_read_without_the_one_before_it(house):
+    async with house(ANSWER) as home:
+        page = home.weir.metrics.page().decode()
+    assert [f"# HELP {name} {text}" for name, text in HELP.items() if f"# HELP {name} {text}\n" not in page] == []
+
+
 @pytest.mark.parametrize(("user", "shown"), [("x" * 1000, "x" * 256), ("a\udcffb", "a?b"), ("ü", "ü"), ('"\\', '"\\')])
 async def test_what_an_app_says_of_its_user_cannot_break_a_line(house, user, shown):
     async with house(ANSWER) as home, wire.connected(home.weir.url) as client:
