@@ -132,6 +132,21 @@ def test_a_content_type_without_its_parameters(content_type, seen):
         ("/v2/models", "other"),
         ("/modelsx", "other"),
         ("/v1/modelsx", "other"),
+        # as upstreams may read it: decoded, and below another prefix or none
+        ("/chat/completions", "chat"),
+        ("/openai/deployments/gpt-4o/chat/completions", "chat"),
+        ("/v1/chat%2Fcompletions", "chat"),
+        ("/v1/chat/%63ompletions", "chat"),
+        ("/V1/Chat/Completions", "chat"),
+        ("/api/v1/completions", "completions"),
+        ("/responses", "responses"),
+        ("/v1/respons%65s/resp_1/cancel", "responses"),
+        ("/embeddings/", "embeddings"),
+        ("/anthropic/v1/messages", "messages"),
+        ("/v1/threads/t/messages", "other"),
+        ("/v1/chat/completions/chatcmpl-1", "other"),
+        ("/gener%61te", "generate"),
+        ("/mychat/xcompletions", "other"),
     ],
 )
 def test_endpoints_are_a_closed_set(path, endpoint):

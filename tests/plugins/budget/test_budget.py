@@ -39,6 +39,22 @@ async def test_what_fits_passes_and_what_does_not_is_told_what_and_until_when(ho
     assert refused.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/chat/completions",
+        "/v1/chat%2Fcompletions",
+        "/openai/deployments/gpt/chat/completions",
+        "/v1/engines/gpt/completions",
+    ],
+)
+async def test_no_spelling_of_the_path_is_a_way_around_it(house, path):
+    """Some servers answer there as well: what they cost is reserved like any other's, by the model that counts there."""
+    async with house(counted(0, 1000), "{usd: 2.5/day}") as home:
+        model = "free" if "/gpt/" in path else "gpt"
+        assert [(await home.ask(path=path, model=model)).status for _ in range(3)] == [200, 200, 429]
+
+
 async def test_a_new_day_is_a_new_budget(house, clock):
     async with house(counted(0, 1000), "{usd: 1.5/day}") as home:
         assert [(await home.ask()).status for _ in range(2)] == [200, 429]

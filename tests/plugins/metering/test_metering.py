@@ -207,6 +207,19 @@ async def test_an_app_that_leaves_before_the_first_byte_pays_for_the_prompt(hous
     assert (line["tokens"]["input"], line["tokens"]["output"]) == (100, 0)
 
 
+@pytest.mark.parametrize(
+    "path", ["/chat/completions", "/v1/chat%2Fcompletions", "/openai/deployments/gpt-4o/chat/completions"]
+)
+async def test_no_spelling_of_the_path_makes_a_stream_free(house, path):
+    async with house(testing.stream(*WORDS)) as home:
+        await testing.ask(home.weir, STREAM, path=path)
+        line = await home.line()
+        asked = home.upstream.last.json()
+    assert (line["endpoint"], line["tokens"]["input"], line["tokens"]["output"]) == ("chat", 100, 40)
+    assert Decimal(line["cost_usd"]) > 0
+    assert asked["stream_options"] == {"include_usage": True}
+
+
 @pytest.mark.parametrize("ends", [True, False], ids=["in order", "cut"])
 async def test_a_stream_that_breaks_off_is_billed_for_what_came(house, ends):
     async with house(testing.stream(*WORDS[:10], ends=ends)) as home:

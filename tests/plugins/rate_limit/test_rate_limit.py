@@ -357,6 +357,17 @@ async def test_answers_are_expected_to_be_as_long_as_they_were():
     assert (first["remaining-output-tokens"], second["remaining-output-tokens"]) == ("744", "400")
 
 
+async def test_no_spelling_of_the_path_is_a_way_around_it():
+    """Its stream reports no usage, so that only what is known to be a chat can be counted."""
+    for path in ("/chat/completions", "/v1/chat%2Fcompletions", "/openai/deployments/m/chat/completions"):
+        async with house(testing.stream(*testing.chat_events(["word"] * 500)), tokens="700/day") as (weir, _):
+            found = []
+            for _ in range(3):
+                found.append((await ask(weir, {**STREAM, "max_tokens": 500}, path=path)).status)
+                weir.gateway.settle()
+        assert found == [200, 429, 429], path
+
+
 async def test_embeddings_have_no_answer_and_other_endpoints_no_tokens():
     async with house(testing.answer(b"{}"), tokens="1000/min") as (weir, _):
         prompt = -(-len(orjson.dumps(EMBED)) // 4)
