@@ -217,6 +217,20 @@ async def test_what_costs_nothing_is_served_when_all_is_spent(house):
         assert (await testing.ask(home.weir, {"input": "x"}, path="/v1/moderations")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("before", "again"), [("  - cache\n", (200, "hit")), ("", (429, None))], ids=["before", "behind"]
+)
+async def test_a_cached_answer_is_served_when_all_is_spent_where_the_cache_stands_before(house, before, again):
+    answer = orjson.dumps({"message": {"role": "assistant", "content": "yes"}, "index": 0, "finish_reason": "stop"})
+    script = counted(0, 1500, choices=[orjson.Fragment(answer)])
+    async with house(script, "{usd: 2/day}", before=before, after="" if before else "  - cache\n") as home:
+        assert (await home.ask()).status == 200
+        await home.settled("1.5")
+        told = await home.ask()
+        assert (told.status, told.headers.get("x-weir-cache")) == again
+        assert (await home.ask(999)).status == 429
+
+
 async def test_without_a_limit_an_answer_is_taken_to_be_as_long_as_the_last_ones(house):
     async with house(counted(0, 100), "{usd: 1.05/day}") as home:
         assert (await home.ask(None)).status == 200, "1000 tokens, since nobody knows"
