@@ -229,6 +229,24 @@ async def test_a_stream_that_breaks_off_is_billed_for_what_came(house, ends):
     assert (line["outcome"], line["estimated"], line["tokens"]["output"]) == ("stream_interrupted", True, 10)
 
 
+@pytest.mark.parametrize("size", [2 * 2**20, 5 * 2**20], ids=["of 2 MB", "above the reader's limit"])
+async def test_a_usage_behind_a_long_line_is_read(house, size):
+    """Field case 40."""
+    told = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":7,"total_tokens":10}}\n\n'
+    async with house(testing.stream(testing.chat_event({"content": "x" * size}), told, WORDS[-1])) as home:
+        answer = await testing.ask(home.weir, {**STREAM, "stream_options": {"include_usage": True}})
+        line = await home.line()
+    assert (answer.is_whole, len(answer.body) > size) == (True, True)
+    assert (line["tokens"]["input"], line["tokens"]["output"], line["estimated"]) == (3, 7, False)
+
+
+async def test_a_long_line_without_a_usage_is_estimated_and_says_so(house):
+    async with house(testing.stream(testing.chat_event({"content": "word " * 2**20}), *WORDS[-2:])) as home:
+        await testing.ask(home.weir, STREAM)
+        line = await home.line()
+    assert (line["estimated"], line["tokens"]["output"] >= 2**20) == (True, True)
+
+
 async def test_a_usage_from_before_the_cut_is_not_less_than_what_came(house):
     """Some servers report a running count with each chunk, and not always with the last."""
     counted = WORDS[0].replace(
