@@ -202,6 +202,10 @@ class Request:
         return isinstance(value, dict) and "model" in value
 
 
+_FREE = ("/cancel", "/input_tokens")
+"""Below responses: what generates nothing."""
+
+
 def endpoint_of(path: str) -> str:
     """As any upstream may read the path, decoded and without case: no spelling is a way around limits and bills."""
     known = _ENDPOINTS.get(path)
@@ -210,6 +214,6 @@ def endpoint_of(path: str) -> str:
     plain = urllib.parse.unquote(path).lower().rstrip("/")
     family = plain[4:].partition("/")[0] if plain.startswith("/v1/") else ""
     if family in _FAMILIES:
-        return family
+        return "other" if family == "responses" and plain.endswith(_FREE) else family
     known = _ENDPOINTS.get(plain)
     return known or next((endpoint for end, endpoint in _ENDS.items() if plain.endswith(end)), "other")

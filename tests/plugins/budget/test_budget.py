@@ -215,6 +215,7 @@ async def test_what_costs_nothing_is_served_when_all_is_spent(house):
         assert (await home.ask(model="free")).status == 200
         assert (await testing.ask(home.weir, {"model": "gpt", "prompt": "x"}, path="/v1/completions")).status == 200
         assert (await testing.ask(home.weir, {"input": "x"}, path="/v1/moderations")).status == 200
+        assert (await home.ask(path="/v1/responses/resp_1/cancel")).status == 200
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,7 @@ async def hangs_up(received: testing.Received, wire: testing.Wire) -> None:
 
 
 BROKE = testing.answer(b'{"error":{"message":"busy"}}', status=503)
+CANCELLED = testing.answer(b'{"id":"resp_1","status":"cancelled","output":[],"usage":null}')
 ENDS = {
     "refused by a plugin before it": (ANSWER, "refuses", CHAT, 401, "rejected", 0),
     "answered by a plugin before it": (ANSWER, "answers", CHAT, 200, "ok", 0),
@@ -272,6 +273,8 @@ ENDS = {
     "a client error": (testing.answer(b'{"error":{"message":"no"}}', status=404), "knows", CHAT, 404, "client_error", 1),
     "no answer": (hangs_up, "knows", CHAT, 502, "upstream_error", 1),
     "a list of models": (testing.answer(b'{"data":[]}'), "knows", "/v1/models", 200, "ok", 1),
+    "a cancellation": (CANCELLED, "knows", "/v1/responses/resp_1/cancel", 200, "ok", 1),
+    "a count of tokens": (testing.answer(b'{"input_tokens":100}'), "knows", "/v1/responses/input_tokens", 200, "ok", 1),
 }  # fmt: skip
 
 
