@@ -41,6 +41,13 @@ class Refuses(Plugin[PluginConfig]):
         raise Unauthorized("not you")
 
 
+class Lingers(Plugin[PluginConfig]):
+    """A ledger of one's own that is slow."""
+
+    async def on_complete(self, exchange, outcome):
+        await asyncio.sleep(60)
+
+
 def behind(plugin: type) -> dict[str, dict[str, str]]:
     return {plugin.__name__.lower(): {"use": f"{__name__}:{plugin.__name__}"}}
 
@@ -240,6 +247,13 @@ async def test_one_at_a_time_is_never_refused_while_nothing_runs():
         for _ in range(40):
             for body in (ASK, STREAM):
                 assert (await ask(weir, body)).status == 200
+
+
+async def test_who_is_slow_when_all_is_over_holds_neither_slots_nor_tokens(monkeypatch):
+    """Field case 54."""
+    monkeypatch.setattr("proxy.generation.TASK_SECONDS", 0.01)
+    async with house(counted(1, 1), behind(Lingers), tokens="600/day", concurrent=1) as (weir, _):
+        assert await statuses(weir, 6, {**ASK, "max_tokens": 500}) == [200] * 6
 
 
 async def test_what_was_refused_elsewhere_uses_nothing():
