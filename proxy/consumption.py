@@ -6,6 +6,7 @@ token. A request that reached no upstream, or that an upstream refused, used not
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,7 @@ _LONGEST = frozenset({"max_completion_tokens", "max_tokens", "max_output_tokens"
 _CHOICES = frozenset({"n", "best_of"})
 _PROMPTS = ("messages", "system", "prompt", "input", "inputs", "instances", "instructions", "tools")
 _NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "call_id", "image_url", "input_audio", "file", "source"})
+_DEPLOYMENT = re.compile(r"/(?:deployments|engines)/([^/]+)/", re.IGNORECASE)
 _NONE = Usage()
 _CUT = frozenset({Outcome.CLIENT_ABORT, Outcome.STREAM_INTERRUPTED})
 
@@ -99,10 +101,12 @@ def output_tokens(request: Request, usual: int) -> int:
 
 
 def asked_model(request: Request) -> str | None:
-    """The model that the app asked for, as far as it is at hand."""
+    """The model that the app asked for, as far as it is at hand; Azure goes by its path, whatever the body says."""
     if request.asked_model is None:
-        parsed = request.glimpse()
+        parsed, deployment = request.glimpse(), _DEPLOYMENT.search(request.path)
         model = parsed.get("model") if isinstance(parsed, dict) else request.model
+        if deployment is not None:
+            model = urllib.parse.unquote(deployment[1])
         if not isinstance(model, str):
             return dict(urllib.parse.parse_qsl(request.query)).get("model") if request.query else None
         request.asked_model = model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.parse
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -31,6 +32,15 @@ _ENDPOINTS = {
     "/invocations": "generate",
     "/vertex": "generate",
 }
+_ENDS = {
+    "/chat/completions": "chat",
+    "/completions": "completions",
+    "/responses": "responses",
+    "/v1/messages": "messages",
+    "/embeddings": "embeddings",
+}
+"""Below whatever prefix: Azure's deployments, servers that answer without `/v1`."""
+
 _GENERATING = frozenset({"chat", "completions", "responses", "messages", "generate"})
 _FAMILIES = frozenset(
     {"responses", "audio", "images", "files", "batches", "models", "uploads", "fine_tuning", "realtime"}
@@ -195,9 +205,18 @@ class Request:
         return isinstance(value, dict) and "model" in value
 
 
+_FREE = ("/cancel", "/input_tokens")
+"""Below responses: what generates nothing."""
+
+
 def endpoint_of(path: str) -> str:
+    """As any upstream may read the path, decoded and without case: no spelling is a way around limits and bills."""
     known = _ENDPOINTS.get(path)
     if known is not None:
         return known
-    family = path[4:].partition("/")[0] if path.startswith("/v1/") else ""
-    return family if family in _FAMILIES else _ENDPOINTS.get(path.rstrip("/"), "other")
+    plain = urllib.parse.unquote(path).lower().rstrip("/")
+    family = plain[4:].partition("/")[0] if plain.startswith("/v1/") else ""
+    if family in _FAMILIES:
+        return "other" if family == "responses" and plain.endswith(_FREE) else family
+    known = _ENDPOINTS.get(plain)
+    return known or next((endpoint for end, endpoint in _ENDS.items() if plain.endswith(end)), "other")

@@ -91,6 +91,11 @@ def test_the_model_that_was_asked_for_is_another_when_the_body_is():
     assert asked_model(request) == "b"
 
 
+def test_a_deployment_in_the_path_is_the_model_whatever_the_body_says():
+    for path in ("/openai/deployments/gpt-4o%2Fmine/chat/completions", "/v1/engines/gpt-4o%2Fmine/completions"):
+        assert asked_model(testing.exchange(target=path, body=b'{"model":"cheap"}').request) == "gpt-4o/mine"
+
+
 def test_an_answer_without_a_usage_is_estimated_from_its_length():
     exchange = ended(HELLO)
     exchange.response_bytes = 400

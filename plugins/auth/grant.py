@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MODEL = "model"
 SHOWN_MODEL = 100
 
-_IN_PATH = re.compile(r"/(?:openai/)?(?:v1/)?(?:deployments|engines)/([^/]+)")
+_IN_PATH = re.compile(r"/(?:deployments|engines)/([^/]+)", re.IGNORECASE)
 _IN_QUERY = frozenset({MODEL, "deployment"})
 _FORM = "multipart/form-data"
 _FIELD = re.compile(rb"\bname\*?\s*=[^\r\n;]{0,40}?\bmodel\b", re.IGNORECASE)
@@ -78,7 +78,8 @@ def _not_allowed(model: str) -> Rejected:
 
 
 def _named_in_path(request: Request) -> list[str]:
-    found = _IN_PATH.match(request.path)
+    """Below any prefix, and however it is spelled; a name may have an encoded slash in it."""
+    found = _IN_PATH.search(request.path) or _IN_PATH.search(urllib.parse.unquote(request.path))
     return [urllib.parse.unquote(found[1])] if found else []
 
 

@@ -37,7 +37,7 @@ def keeps(request: Request) -> bool:
 def is_bound(request: Request) -> bool:
     """Whether only the upstream that was asked first can serve it; the body, if it has one, is at hand."""
     if request.endpoint != "responses":
-        return keeps(request)
+        return keeps(request) or request.path.startswith("/v1/responses/")
     if request.method != "POST" or request.path.rstrip("/") != "/v1/responses":
         return True
     asked = request.glimpse()

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 BLOBS_FROM: Final = 4096
 """Characters of a text from which on leaving out images and sound is worth a look for them."""
 
+_BLOBS: Final = ("url", "blob")
 _BINARY_KEYS: Final = ("data", "file_data", "b64_json", "encrypted_content")
-_BEHIND: Final = "|".join(f'(?<="{key}":")|(?<="{key}": ")' for key in _BINARY_KEYS)
-_BLOB: Final = rf"(?:(?<=base64,)|{_BEHIND})(?P<blob>(?:[A-Za-z0-9+/=_-]|\\/){{256,}})"
+_BYTES: Final = r"(?:[A-Za-z0-9+/=_-]|\\/){256,}"
+_BLOB: Final = rf'base64,(?P<url>{_BYTES})|"(?:{"|".join(_BINARY_KEYS)})": ?"(?P<blob>{_BYTES})'
 _PAIR: Final = r"u(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\{1,2}u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})"
 _CODE: Final = rf"{_PAIR}|u(?P<code>[0-9a-fA-F]{{4}})"
 _ESCAPE: Final = re.compile(rf'\\(?:{_CODE}|(?P<letter>[bfnrt"/\\]))', re.ASCII)
@@ -67,7 +68,7 @@ class Page:
         begin, stop = self.place(start), self.place(end)
         if self.is_bare(begin):
             return self._number(begin, stop)
-        content = _CONTENT.match(self.raw, begin)
+        content = _CONTENT.match(self.raw, begin, stop + 1)  # an escape may be cut by `stop`
         return begin, min(stop, content.end() if content else stop)
 
     def is_bare(self, at: int) -> bool:
@@ -142,12 +143,17 @@ def _inner_strings(raw: str) -> Iterator[tuple[int, int]]:
 
 
 def _found(pattern: re.Pattern[str], raw: str, start: int, end: int) -> list[tuple[int, int, str]]:
-    return [(*match.span(), _read(match)) for match in pattern.finditer(raw, start, end)]
+    return [(*match.span(_place(match)), _read(match)) for match in pattern.finditer(raw, start, end)]
+
+
+def _place(match: re.Match[str]) -> str | int:
+    """Of binary values the group: what stands before them is text."""
+    return match.lastgroup if match.lastgroup in _BLOBS else 0
 
 
 def _read(match: re.Match[str]) -> str:
     kind = match.lastgroup
-    if kind == "blob":
+    if kind in _BLOBS:
         return ""
     if kind == "low":
         high, low = int(match["high"], 16), int(match["low"], 16)

@@ -32,15 +32,19 @@ _EXTENSION = rf"(?:[{JOINERS}]?(?:x|ext\.?|#)[0-9]{{1,6}})?"
 _BEFORE_NATIONAL = r"(?<![A-Za-z0-9_.+/-])(?<![$€£][0-9])(?<![$€£#])"
 _AFTER = r"(?![A-Za-z0-9_@]|[.,:/-][0-9]|-[A-Za-z](?![A-Za-z]{2}))"
 
+# Digits are never given back: a long row of them could be cut into groups in millions of ways, and each be tried.
 _INTERNATIONAL = re.compile(
-    rf"(?<![A-Za-z0-9_.+/-])\(?(?:\+|00[{JOINERS}]?|011[{JOINERS}-])\(?[1-9][0-9]{{0,3}}\)?"
-    rf"(?:{_SEP}?\(?[0-9]{{1,12}}\)?){{1,7}}{_EXTENSION}{_AFTER}"
+    rf"(?<![A-Za-z0-9_.+/-])\(?(?:\+|00[{JOINERS}]?|011[{JOINERS}-])\(?[1-9][0-9]{{0,3}}+\)?"
+    rf"(?:{_SEP}?\(?[0-9]{{1,12}}+\)?){{1,7}}{_EXTENSION}{_AFTER}"
 )
 _AMERICAN = re.compile(
     rf"{_BEFORE_NATIONAL}(?:1{_SEP})?(?:\([2-9][0-9]{{2}}\)[{JOINERS}]?|[2-9][0-9]{{2}}({_SEP}))"
     rf"[0-9]{{3}}{_SEP}[0-9]{{4}}{_EXTENSION}{_AFTER}"
 )
-_NATIONAL = re.compile(rf"{_BEFORE_NATIONAL}\(?[0-9]{{1,6}}\)?(?:{_SEP}?\(?[0-9]{{2,8}}\)?){{0,5}}{_EXTENSION}{_AFTER}")
+_NATIONAL = re.compile(
+    rf"{_BEFORE_NATIONAL}\(?[0-9]{{1,46}}+\)?"
+    rf"(?:(?:{_SEP}|(?<=\))|(?=\())\(?[0-9]{{2,40}}+\)?){{0,5}}{_EXTENSION}{_AFTER}"
+)
 
 _NO_PHONE = re.compile(
     r"""(?x)
@@ -146,4 +150,11 @@ def _counts(said: Announced | None, shown: str, digits: str) -> bool:
 
 
 def _is_british(digits: str) -> bool:
-    return digits.startswith("0") and 9 <= len(digits) <= 12 and is_valid_number(parse(digits, "GB"))
+    return digits.startswith("0") and 9 <= len(digits) <= 12 and _is_valid(digits, "GB")
+
+
+def _is_valid(digits: str, region: str) -> bool:
+    try:
+        return is_valid_number(parse(digits, region))
+    except NumberParseException:  # of digits that call a country from there, and none that exists
+        return False

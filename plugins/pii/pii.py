@@ -34,7 +34,16 @@ _CREDENTIALS: Final = ("authorization", "api-key", "x-api-key")
 _KNOWN_ENDPOINTS: Final = frozenset(
     {"chat", "completions", "responses", "embeddings", "moderations", "messages", "generate", "models"}
 )
-_KNOWN_FAMILIES: Final = ("/v1/images/", "/v1/audio/", "/v1/rerank", "/rerank", "/info", "/health", "/tokenize")
+_KNOWN_FAMILIES: Final = (
+    "/v1/responses/",
+    "/v1/images/",
+    "/v1/audio/",
+    "/v1/rerank",
+    "/rerank",
+    "/info",
+    "/health",
+    "/tokenize",
+)
 _PLAIN_TARGETS: Final = frozenset(
     {
         "/v1/chat/completions",

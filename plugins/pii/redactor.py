@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 from plugins.pii.page import Page, replaced
 from plugins.pii.parts import parts_of
 from plugins.pii.placeholder import word_of
-from plugins.pii.scope import kept
+from plugins.pii.scope import Kept, kept
 from proxy.plugin import ClientFault, Rejected
 
 if TYPE_CHECKING:
@@ -80,11 +80,9 @@ class Redactor:
         seen = self._find(page.text)
         if not seen:
             return raw
-        keeps = kept(body, raw, self._roles, {page.text[start:end] for start, end, _ in seen})
+        keeps = Kept(kept(body, raw, self._roles, {page.text[start:end] for start, end, _ in seen}))
         found = [
-            (start, end, entity, value)
-            for start, end, entity, value in self._on_page(page, seen)
-            if not any(begin <= start < stop for begin, stop in keeps)
+            (start, end, entity, value) for start, end, entity, value in self._on_page(page, seen) if start not in keeps
         ]
         changes = [
             (start, end, f'"{name}"' if page.is_number(start, end) else name)

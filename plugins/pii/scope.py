@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -10,7 +11,7 @@ import orjson
 from proxy.plugin import top_level_values
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _STRUCTURE: Final = ("model", "seed")
 _DIALOGUES: Final = ("messages", "input")
@@ -19,8 +20,20 @@ _ROLE_OF_TYPE: Final = {"function_call_output": "tool", "custom_tool_call_output
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]', re.DOTALL)
 
 
+class Kept:
+    """Places in order, none within another; there may be thousands, and findings too."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
+        self._starts = [start for start, _ in spans]
+        self._ends = [end for _, end in spans]
+
+    def __contains__(self, at: int) -> bool:
+        place = bisect_right(self._starts, at) - 1
+        return place >= 0 and at < self._ends[place]
+
+
 def kept(body: bytes, raw: str, roles: frozenset[str] | None, found: Collection[str]) -> list[tuple[int, int]]:
-    """Places in `raw`, which is `body` decoded, where something of what was `found` may stand.
+    """Places in `raw`, which is `body` decoded, where something of what was `found` may stand: in order.
 
     None where it is no JSON object: then nothing is known of it.
     """
@@ -34,9 +47,16 @@ def kept(body: bytes, raw: str, roles: frozenset[str] | None, found: Collection[
     spans = [span for key in structure for span in top_level_values(body, key)]
     if roles is not None:
         spans += _of_other_roles(body, value, roles)
-    if len(body) == len(raw):
-        return spans
-    return [(len(body[:start].decode()), len(body[:end].decode())) for start, end in spans]
+    spans.sort()
+    return spans if len(body) == len(raw) else list(_in_characters(body, spans))
+
+
+def _in_characters(body: bytes, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    at = characters = 0
+    for start, end in spans:
+        first = characters + len(body[at:start].decode())
+        at, characters = end, first + len(body[start:end].decode())
+        yield first, characters
 
 
 def _of_other_roles(body: bytes, value: dict[str, Any], roles: frozenset[str]) -> Iterator[tuple[int, int]]:

@@ -151,6 +151,22 @@ async def test_what_was_settled_while_redis_was_frozen_counts_once(redis):
         assert await remains(redis, store, claim) == 45
 
 
+async def test_slots_that_were_given_back_while_redis_was_frozen_are_free_when_it_thaws(redis, monkeypatch):
+    """Field case 11: not only when their time is up."""
+    monkeypatch.setattr("proxy.store.shared.SLOT_MS", 3_600_000)
+    async with shared(redis.url, "50ms") as store, shared(redis.url) as other:
+        held = [await store.take(name, [SLOT]) for name in "ab"]
+        assert (await other.take("c", [SLOT])).refused == 0
+        redis.freeze()
+        for taken in held:
+            store.free(taken)
+            store.settle(taken, [1])
+        redis.thaw()
+        await wire.until(lambda: redis.ask("ZCARD", commands.key("bob", "concurrent")) == 0)
+        assert (await other.take("d", [SLOT])).refused is None
+        assert store.state()["slots"] == 0
+
+
 async def test_a_refusal_that_was_decided_alone_counts_nowhere(redis):
     claim = window("tokens", 100, 60, **LONG)
     async with shared(redis.url, "50ms") as store:

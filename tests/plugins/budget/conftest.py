@@ -102,14 +102,22 @@ def house(clock, monkeypatch) -> Callable[..., AbstractAsyncContextManager[House
 
     @contextlib.asynccontextmanager
     async def made(
-        script: testing.Script, budget: str, *, routes: str = "", after: str = "", upstreams: str = "", top: str = ""
+        script: testing.Script,
+        budget: str,
+        *,
+        routes: str = "",
+        before: str = "",
+        after: str = "",
+        upstreams: str = "",
+        top: str = "",
     ) -> AsyncIterator[House]:
+        """`before` and `after` are the plugins around the budget."""
         async with testing.upstream(script) as upstream:
             text = (
                 f'server: {{listen: "127.0.0.1:0", admin: "127.0.0.1:0"}}\n{top}'
                 f'upstreams:\n  up: {{base_url: "{upstream.url}/v1", prices: {{gpt: {{input: "100", output: "1000"}}, '
                 f"free: {{free: true}}}}}}\n{upstreams.replace('URL', upstream.url)}"
-                f"plugins:\n  - who: {{use: '{__name__}:Who'}}\n  - metering\n  - budget: {budget}\n{after}"
+                f"plugins:\n  - who: {{use: '{__name__}:Who'}}\n  - metering\n{before}  - budget: {budget}\n{after}"
                 f"routes:\n{routes}  - {{name: default, targets: [up]}}\n"
             )
             out = io.BytesIO()

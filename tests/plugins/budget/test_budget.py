@@ -39,6 +39,22 @@ async def test_what_fits_passes_and_what_does_not_is_told_what_and_until_when(ho
     assert refused.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/chat/completions",
+        "/v1/chat%2Fcompletions",
+        "/openai/deployments/gpt/chat/completions",
+        "/v1/engines/gpt/completions",
+    ],
+)
+async def test_no_spelling_of_the_path_is_a_way_around_it(house, path):
+    """Some servers answer there as well: what they cost is reserved like any other's, by the model that counts there."""
+    async with house(counted(0, 1000), "{usd: 2.5/day}") as home:
+        model = "free" if "/gpt/" in path else "gpt"
+        assert [(await home.ask(path=path, model=model)).status for _ in range(3)] == [200, 200, 429]
+
+
 async def test_a_new_day_is_a_new_budget(house, clock):
     async with house(counted(0, 1000), "{usd: 1.5/day}") as home:
         assert [(await home.ask()).status for _ in range(2)] == [200, 429]
@@ -199,6 +215,21 @@ async def test_what_costs_nothing_is_served_when_all_is_spent(house):
         assert (await home.ask(model="free")).status == 200
         assert (await testing.ask(home.weir, {"model": "gpt", "prompt": "x"}, path="/v1/completions")).status == 200
         assert (await testing.ask(home.weir, {"input": "x"}, path="/v1/moderations")).status == 200
+        assert (await home.ask(path="/v1/responses/resp_1/cancel")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("before", "again"), [("  - cache\n", (200, "hit")), ("", (429, None))], ids=["before", "behind"]
+)
+async def test_a_cached_answer_is_served_when_all_is_spent_where_the_cache_stands_before(house, before, again):
+    answer = orjson.dumps({"message": {"role": "assistant", "content": "yes"}, "index": 0, "finish_reason": "stop"})
+    script = counted(0, 1500, choices=[orjson.Fragment(answer)])
+    async with house(script, "{usd: 2/day}", before=before, after="" if before else "  - cache\n") as home:
+        assert (await home.ask()).status == 200
+        await home.settled("1.5")
+        told = await home.ask()
+        assert (told.status, told.headers.get("x-weir-cache")) == again
+        assert (await home.ask(999)).status == 429
 
 
 async def test_without_a_limit_an_answer_is_taken_to_be_as_long_as_the_last_ones(house):

@@ -60,6 +60,49 @@ async def test_an_error_before_the_first_token_is_not_seen(pieces):
     assert (len(a.requests), len(b.requests)) == (1, 1)
 
 
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"id":"r","error":null}}\n\n'
+FAILED = (
+    b'event: response.failed\ndata: {"type":"response.failed","response":'
+    b'{"id":"r","status":"failed","error":{"code":"rate_limit_exceeded","message":"slow down"}}}\n\n'
+)
+NO_QUOTA = b'event: error\ndata: {"type":"error","code":"insufficient_quota","message":"no money"}\n\n'
+RESPONSE = (
+    CREATED,
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"hi"}\n\n',
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r","error":null}}\n\n',
+)
+START = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":5}}}\n\n'
+BLOCK = (
+    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{"type":"text"}}\n\n'
+)
+OVERLOADED = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
+MESSAGE = (
+    START,
+    BLOCK,
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"text":"hi"}}\n\n',
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "pieces", "whole"),
+    [
+        ("/v1/responses", (CREATED, FAILED), RESPONSE),
+        ("/v1/responses", (CREATED + NO_QUOTA,), RESPONSE),
+        ("/v1/responses", (CREATED,), RESPONSE),
+        ("/v1/messages", (START, OVERLOADED), MESSAGE),
+        ("/v1/messages", (START, BLOCK + OVERLOADED), MESSAGE),
+        ("/v1/messages", (START, BLOCK), MESSAGE),
+    ],
+)
+async def test_nor_is_one_behind_the_preamble_of_another_dialect(path, pieces, whole):
+    """Field case 15: what comes before the first delta is not seen twice, and the next target answers."""
+    async with house(testing.stream(*pieces), testing.stream(*whole), failover={"max_attempts": 2}) as (weir, *_):
+        answer = await testing.ask(weir, {**STREAM, "input": "hi"}, path=path)
+    assert way(answer) == (200, "b", "2")
+    assert (answer.body, answer.is_whole) == (b"".join(whole), True)
+
+
 @pytest.mark.parametrize("pieces", [(), (ROLE,), (ROLE, HELLO[:30])])
 @pytest.mark.parametrize("ends", [True, False])
 async def test_a_stream_that_ends_before_its_first_token_is_not_seen(pieces, ends):
@@ -176,8 +219,11 @@ async def test_after_a_token_has_gone_down_nothing_is_asked_again(ending):
     assert (len(a.requests), b.requests) == (1, [])
 
 
-async def test_an_error_after_a_token_is_passed_on():
-    async with house(testing.stream(ROLE, HELLO, IN_BAND, pause=0.05), SERVES_STREAM) as (weir, _, b):
+@pytest.mark.parametrize(
+    "pieces", [(ROLE, HELLO, IN_BAND), (ROLE + HELLO + IN_BAND,)], ids=["later", "in the same read"]
+)
+async def test_an_error_after_a_token_is_passed_on(pieces):
+    async with house(testing.stream(*pieces, pause=0.05), SERVES_STREAM) as (weir, _, b):
         answer = await testing.ask(weir, STREAM)
     assert answer.body == ROLE + HELLO + IN_BAND
     assert not b.requests

@@ -207,6 +207,19 @@ async def test_an_app_that_leaves_before_the_first_byte_pays_for_the_prompt(hous
     assert (line["tokens"]["input"], line["tokens"]["output"]) == (100, 0)
 
 
+@pytest.mark.parametrize(
+    "path", ["/chat/completions", "/v1/chat%2Fcompletions", "/openai/deployments/gpt-4o/chat/completions"]
+)
+async def test_no_spelling_of_the_path_makes_a_stream_free(house, path):
+    async with house(testing.stream(*WORDS)) as home:
+        await testing.ask(home.weir, STREAM, path=path)
+        line = await home.line()
+        asked = home.upstream.last.json()
+    assert (line["endpoint"], line["tokens"]["input"], line["tokens"]["output"]) == ("chat", 100, 40)
+    assert Decimal(line["cost_usd"]) > 0
+    assert asked["stream_options"] == {"include_usage": True}
+
+
 @pytest.mark.parametrize("ends", [True, False], ids=["in order", "cut"])
 async def test_a_stream_that_breaks_off_is_billed_for_what_came(house, ends):
     async with house(testing.stream(*WORDS[:10], ends=ends)) as home:
@@ -214,6 +227,24 @@ async def test_a_stream_that_breaks_off_is_billed_for_what_came(house, ends):
         line = await home.line()
         assert home.metric("weir_wasted_cost_usd_total") == {}
     assert (line["outcome"], line["estimated"], line["tokens"]["output"]) == ("stream_interrupted", True, 10)
+
+
+@pytest.mark.parametrize("size", [2 * 2**20, 5 * 2**20], ids=["of 2 MB", "above the reader's limit"])
+async def test_a_usage_behind_a_long_line_is_read(house, size):
+    """Field case 40."""
+    told = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":7,"total_tokens":10}}\n\n'
+    async with house(testing.stream(testing.chat_event({"content": "x" * size}), told, WORDS[-1])) as home:
+        answer = await testing.ask(home.weir, {**STREAM, "stream_options": {"include_usage": True}})
+        line = await home.line()
+    assert (answer.is_whole, len(answer.body) > size) == (True, True)
+    assert (line["tokens"]["input"], line["tokens"]["output"], line["estimated"]) == (3, 7, False)
+
+
+async def test_a_long_line_without_a_usage_is_estimated_and_says_so(house):
+    async with house(testing.stream(testing.chat_event({"content": "word " * 2**20}), *WORDS[-2:])) as home:
+        await testing.ask(home.weir, STREAM)
+        line = await home.line()
+    assert (line["estimated"], line["tokens"]["output"] >= 2**20) == (True, True)
 
 
 async def test_a_usage_from_before_the_cut_is_not_less_than_what_came(house):
@@ -232,6 +263,7 @@ async def hangs_up(received: testing.Received, wire: testing.Wire) -> None:
 
 
 BROKE = testing.answer(b'{"error":{"message":"busy"}}', status=503)
+CANCELLED = testing.answer(b'{"id":"resp_1","status":"cancelled","output":[],"usage":null}')
 ENDS = {
     "refused by a plugin before it": (ANSWER, "refuses", CHAT, 401, "rejected", 0),
     "answered by a plugin before it": (ANSWER, "answers", CHAT, 200, "ok", 0),
@@ -241,6 +273,8 @@ ENDS = {
     "a client error": (testing.answer(b'{"error":{"message":"no"}}', status=404), "knows", CHAT, 404, "client_error", 1),
     "no answer": (hangs_up, "knows", CHAT, 502, "upstream_error", 1),
     "a list of models": (testing.answer(b'{"data":[]}'), "knows", "/v1/models", 200, "ok", 1),
+    "a cancellation": (CANCELLED, "knows", "/v1/responses/resp_1/cancel", 200, "ok", 1),
+    "a count of tokens": (testing.answer(b'{"input_tokens":100}'), "knows", "/v1/responses/input_tokens", 200, "ok", 1),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import orjson
@@ -73,6 +74,37 @@ def test_pictures_and_sound_are_left_out():
     assert len(raw) > BLOBS_FROM
     assert Page(raw).text == '{"url":"data:image/png;base64,","a":{"data": ""},"t":"A"}'
     assert raw[Page(raw).place(Page(raw).text.index("A")) :].startswith("\\u0041")
+
+
+def test_a_binary_value_is_left_out_wherever_it_stands():
+    blob = "QUJD" * 2000
+    for before in ('{"data":"', '{"b64_json": "', '{"a":"data:;base64,', '{"\\\\":"\\n","file_data":"'):
+        page = Page(f'{before}{blob}","to":"{NEEDLE}"}}')
+        assert (blob in page.text, NEEDLE in page.text) == (False, True)
+        at = page.text.index(NEEDLE)
+        assert page.raw[slice(*page.span(at, at + len(NEEDLE)))] == NEEDLE
+    assert "QUJD" in Page(f'{{"\\"data":"{blob}"}}').text, "what only looks like such a key is read"
+
+
+def test_a_long_text_is_skipped_through_to_its_escapes():
+    raw = '{"a":"%s"}' % ("what is it that you want to know? " * 500_000)
+    began = time.process_time()
+    assert Page(raw).text == raw
+    assert time.process_time() - began < 2, "a look at each letter would take seconds, and hold the loop's thread up"
+
+
+def test_many_values_in_one_string_cost_by_the_byte():
+    raw = '{"a":"%s"}' % (f"{NEEDLE}, " * 20_000)
+    began = time.process_time()
+    assert found(raw) == [NEEDLE] * 20_000
+    assert time.process_time() - began < 5, "a look at the rest of the string for each value would take a minute"
+
+
+def test_a_value_ends_with_its_string_whatever_is_behind_it():
+    raw = r'{"a":"bob\x@\\ex\"","b":"c"}'
+    page, start, closing = Page(raw), raw.index("bob"), raw.index('","b')
+    for stop in range(page.text.index("bob") + 1, len(page.text)):
+        assert page.span(page.text.index("bob"), stop) == (start, min(page.place(stop), closing))
 
 
 def test_halves_of_letters_can_be_read_by_nobody():

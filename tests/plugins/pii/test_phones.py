@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -89,3 +90,16 @@ def test_the_metadata_are_only_loaded_where_phones_are_looked_for():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
     assert ran.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("digits", ["0042 79462", "004-279462", "00 4279462", "0021/44441000"])
+def test_what_calls_a_country_that_there_is_not_is_none_and_breaks_nothing(digits):
+    assert found(digits, "phone") == []
+
+
+@pytest.mark.parametrize("row", ["+" + "4" * 200, "+4" + "4" * 40, "4" * 200, "(4" * 100, "+4)" * 70])
+def test_no_row_of_digits_is_cut_in_every_way(row):
+    """Of 40 there are millions of ways; the text is an app's, and everybody waits for it."""
+    began = time.process_time()
+    assert found(f"{row}x " * 20, "phone") == []
+    assert time.process_time() - began < 2

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import logging
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -15,6 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from plugins.pii import Pii, PiiConfig
+from plugins.pii.redactor import Redactor
 from proxy import cli, testing
 from proxy.logs import JsonLines
 from proxy.services import Services
@@ -335,11 +337,20 @@ async def test_a_detector_that_fails_lets_nothing_pass(monkeypatch: pytest.Monke
         assert not home.upstream.requests
 
 
-async def test_a_long_body_does_not_hold_up_the_others():
-    text = "a word and another one. " * 20_000
+async def test_a_long_body_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch):
+    """Field case 92: it is read beside the loop's thread."""
+    text, read, where = "a word and another one. " * 20_000, Redactor.body, []
+
+    def body(*args: Any) -> bytes:
+        where.append(threading.current_thread())
+        return read(*args)
+
+    monkeypatch.setattr(Redactor, "body", body)
     async with house(testing.answer(b"{}")) as home:
         await home.ask(ask(f"{text} {EMAIL}"))
         assert re.search(rb"one\.  <EMAIL_[0-9a-z]{4}>", home.upstream.last.body)
+    assert where
+    assert threading.main_thread() not in where
 
 
 async def test_a_cache_before_it_is_refused_at_the_start(tmp_path, capsys: pytest.CaptureFixture[str]):

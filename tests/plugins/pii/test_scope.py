@@ -1,8 +1,10 @@
 """What of a request's JSON is not looked through."""
 
+import time
+
 import orjson
 
-from plugins.pii.scope import elements, kept
+from plugins.pii.scope import Kept, elements, kept
 
 
 def told(value: object, roles: set[str] | None = None) -> list[str]:
@@ -38,9 +40,22 @@ def test_items_of_responses():
         "input": ["hi", {"type": "function_call_output", "output": "x"}, {"type": "reasoning"}],
         "instructions": "i",
     }
-    assert told(value, {"tool"}) == ['"i"', '"hi"', '{"type":"reasoning"}']
+    assert told(value, {"tool"}) == ['"hi"', '{"type":"reasoning"}', '"i"']
     assert told({"input": "hi"}, {"user"}) == []
     assert told({"input": "hi"}, {"system"}) == ['"hi"']
+
+
+def test_what_is_within_a_place_is_kept():
+    places = Kept([(2, 4), (7, 8)])
+    assert [at for at in range(10) if at in places] == [2, 3, 7]
+    assert 0 not in Kept([])
+
+
+def test_many_messages_cost_by_the_byte():
+    messages = [{"role": ("user", "tool")[number % 2], "content": "é" * 400} for number in range(6000)]
+    began = time.process_time()
+    assert len(told({"messages": messages}, {"user"})) == 3000
+    assert time.process_time() - began < 3, "a look at all of the body for each would take half a minute"
 
 
 def test_of_what_is_no_json_object_nothing_is_known():

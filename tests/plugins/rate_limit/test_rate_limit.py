@@ -41,6 +41,13 @@ class Refuses(Plugin[PluginConfig]):
         raise Unauthorized("not you")
 
 
+class Lingers(Plugin[PluginConfig]):
+    """A ledger of one's own that is slow."""
+
+    async def on_complete(self, exchange, outcome):
+        await asyncio.sleep(60)
+
+
 def behind(plugin: type) -> dict[str, dict[str, str]]:
     return {plugin.__name__.lower(): {"use": f"{__name__}:{plugin.__name__}"}}
 
@@ -242,6 +249,13 @@ async def test_one_at_a_time_is_never_refused_while_nothing_runs():
                 assert (await ask(weir, body)).status == 200
 
 
+async def test_who_is_slow_when_all_is_over_holds_neither_slots_nor_tokens(monkeypatch):
+    """Field case 54."""
+    monkeypatch.setattr("proxy.generation.TASK_SECONDS", 0.01)
+    async with house(counted(1, 1), behind(Lingers), tokens="600/day", concurrent=1) as (weir, _):
+        assert await statuses(weir, 6, {**ASK, "max_tokens": 500}) == [200] * 6
+
+
 async def test_what_was_refused_elsewhere_uses_nothing():
     async with house(SERVES, behind(Refuses), requests="1/min", concurrent=1) as (weir, _):
         assert await statuses(weir, 3) == [401, 401, 401]
@@ -355,6 +369,17 @@ async def test_answers_are_expected_to_be_as_long_as_they_were():
         weir.gateway.settle()
         second = standing(await ask(weir))
     assert (first["remaining-output-tokens"], second["remaining-output-tokens"]) == ("744", "400")
+
+
+async def test_no_spelling_of_the_path_is_a_way_around_it():
+    """Its stream reports no usage, so that only what is known to be a chat can be counted."""
+    for path in ("/chat/completions", "/v1/chat%2Fcompletions", "/openai/deployments/m/chat/completions"):
+        async with house(testing.stream(*testing.chat_events(["word"] * 500)), tokens="700/day") as (weir, _):
+            found = []
+            for _ in range(3):
+                found.append((await ask(weir, {**STREAM, "max_tokens": 500}, path=path)).status)
+                weir.gateway.settle()
+        assert found == [200, 429, 429], path
 
 
 async def test_embeddings_have_no_answer_and_other_endpoints_no_tokens():
