@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import aiohttp
 from aiohttp import web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 
 from proxy.downstream import Downstream
@@ -48,6 +49,7 @@ _SEEN = 1024  # verdicts kept at hand: an app asks for the same few paths
 _NEVER_FORWARDED = frozenset({"CONNECT", "TRACE", "TRACK"})
 """They ask for a tunnel, or for the request as the upstream got it, our credential included."""
 
+_NO_HEADER: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.~!$&'()*+,;=%-]*)(?::\d*)?")
 
 
@@ -95,7 +97,7 @@ class Server(web.Server):
     async def refuse(self, raw: web.BaseRequest) -> Written:
         """What aiohttp cannot parse is an exchange too, counted and logged, but it has no target."""
         downstream = _downstream(raw, keep_alive=False)
-        exchange = Exchange(new_id(), Request(raw.method, "", raw.headers))
+        exchange = Exchange(new_id(), Request(raw.method, "", _NO_HEADER))
         exchange.error = ClientFault("this is not HTTP/1.1", code="bad_http")
         edge = cast("Edge", raw.protocol)
         edge.begin(exchange, downstream, None)

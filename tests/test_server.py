@@ -7,8 +7,10 @@ import re
 
 import orjson
 import pytest
+from typing_extensions import override
 
 from proxy import testing
+from proxy.plugin import Plugin, PluginConfig
 from proxy.server import host_fault, new_id, origin_form, target_fault
 from tests import wire
 
@@ -252,6 +254,27 @@ async def test_what_is_not_http_is_logged_and_counted():
     line = orjson.loads(stdout.getvalue())
     assert line["id"] == answer.head.get("x-weir-request-id")
     assert (line["status"], line["error"], line["path"], line["outcome"]) == (400, "bad_http", "", "client_error")
+
+
+class Reader(Plugin[PluginConfig]):
+    """Reads a header of all that ends."""
+
+    sees_all = True
+
+    @override
+    def on_complete(self, exchange, outcome):
+        exchange.request.headers.getall("traceparent", ())
+
+
+async def test_what_is_not_http_has_no_header_and_plugins_can_look_for_one():
+    text = (
+        'server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}\nupstreams: {up: {base_url: "http://127.0.0.1:1"}}\n'
+        f"plugins: [{{reader: {{use: '{__name__}:Reader'}}}}]\nroutes: [{{name: default, targets: [up]}}]\n"
+    )
+    async with testing.configured(text) as weir:
+        assert is_refusal(await wire.fetch(weir.url, b"hello\r\n\r\n"))
+        await wire.until(lambda: b'route="none"} 1.0' in weir.metrics.page())
+        assert b'weir_plugin_errors_total{plugin="reader"}' not in weir.metrics.page()
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
