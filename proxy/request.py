@@ -56,6 +56,7 @@ class Request:
 
     __slots__ = (
         "_body",
+        "_fault",
         "_json",
         "_on_wanted",
         "_upload",
@@ -100,6 +101,7 @@ class Request:
         self.prompt_tokens: int | None = None
         self._body = body if upload is None else None
         self._upload = upload
+        self._fault: ClientFault | None = None
         self._json: Any = _UNREAD
         self._on_wanted: Callable[[], None] | None = None
 
@@ -133,11 +135,17 @@ class Request:
 
     async def body(self) -> bytes:
         """The whole body, read on the first call; raises TooLarge and UploadStalled."""
+        if self._fault is not None:  # what came of it is gone
+            raise self._fault
         if self._body is None:
             if self._on_wanted is not None:
                 self._on_wanted()
             began = time.monotonic()
-            self._body = await self._whole()
+            try:
+                self._body = await self._whole()
+            except ClientFault as fault:
+                self._fault = fault
+                raise
             self.waited += time.monotonic() - began
         return self._body
 

@@ -65,6 +65,21 @@ async def test_a_body_that_stops_coming_is_not_waited_for(monkeypatch):
     assert (refused.value.status, refused.value.outcome) == (408, Outcome.CLIENT_ERROR)
 
 
+class Broken(Upload):
+    async def readany(self):
+        raise ClientFault("it broke off", code="bad_body")
+
+
+async def test_a_body_that_was_not_all_there_is_none_for_whoever_asks_next():
+    asked = Request("POST", "/", CIMultiDictProxy(CIMultiDict()), upload=Broken())
+    for _ in range(2):
+        with pytest.raises(ClientFault, match="it broke off"):
+            await asked.body()
+    with pytest.raises(ClientFault, match="it broke off"):
+        await asked.json()
+    assert not asked.is_buffered
+
+
 async def test_an_upload_comes_as_it_comes_and_only_once():
     asked = request(b"ab", b"cd")
     assert [chunk async for chunk in asked.upload()] == [b"ab", b"cd"]
