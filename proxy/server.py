@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("weir.server")
 
 MAX_HEADER_BYTES = 64 * 1024
+HEADER_SECONDS = 60.0
+"""How long a new connection may take until its first request's header is here."""
 EMPTY_SECONDS = 0.05
 LINGER_SECONDS = 5.0
 """How long a refused upload is read on, so that its sender gets to see the answer."""
@@ -153,7 +155,7 @@ class Server(web.Server):
 class Edge(web.RequestHandler):
     """One connection of an app: tells the upstream's side when the app reads too slowly, or has gone."""
 
-    __slots__ = ("content", "downstream", "exchange", "sink", "work")
+    __slots__ = ("content", "downstream", "exchange", "opening", "sink", "work")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -162,9 +164,22 @@ class Edge(web.RequestHandler):
         self.exchange: Exchange | None = None
         self.sink: Sink | None = None
         self.work: asyncio.Task[None] | None = None
+        self.opening: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.opening = self._loop.call_later(HEADER_SECONDS, self.force_close)
+
+    def _opened(self) -> None:
+        """Its first request is here, or it has gone."""
+        if self.opening is not None:
+            self.opening.cancel()
+            self.opening = None
 
     def begin(self, exchange: Exchange, downstream: Downstream, content: aiohttp.StreamReader | None) -> None:
         """A request is under way; `content` is its body, which may still be coming."""
+        self._opened()
         self.exchange, self.downstream, self.content = exchange, downstream, content
         if self._messages:
             self._notice_failure()
@@ -172,6 +187,7 @@ class Edge(web.RequestHandler):
     @override
     def connection_lost(self, exc: BaseException | None) -> None:
         """Who serves is cancelled, at once or when nobody needs the answer any more."""
+        self._opened()
         work, server = self._task_handler, cast("Server | None", self._manager)
         super().connection_lost(exc)
         if work is None or server is None:

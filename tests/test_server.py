@@ -256,6 +256,20 @@ async def test_what_is_not_http_is_logged_and_counted():
     assert (line["status"], line["error"], line["path"], line["outcome"]) == (400, "bad_http", "", "client_error")
 
 
+@pytest.mark.parametrize("half", [b"", b"GET /v1/models HTTP/1.1\r\nhost: a\r\n"], ids=["nothing", "half a header"])
+async def test_a_connection_whose_first_request_does_not_come_is_closed(half, monkeypatch):
+    """One that has brought a request may rest."""
+    monkeypatch.setattr("proxy.server.HEADER_SECONDS", 0.2)
+    async with house() as (_, weir), wire.connected(weir.url) as resting, wire.connected(weir.url) as client:
+        await resting.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await resting.answer()).status == 200
+        await client.send(half)
+        assert await client.reader.read() == b""
+        await asyncio.sleep(0.2)
+        await resting.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await resting.answer()).status == 200
+
+
 class Reader(Plugin[PluginConfig]):
     """Reads a header of all that ends."""
 
