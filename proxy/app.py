@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from aiohttp import web
 
 from proxy import admin, desk
 from proxy.generation import Generation
-from proxy.lines import Lines
 from proxy.listening import BACKLOG, named
 from proxy.metrics import Metrics
 from proxy.plan import Plan
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from proxy.config import Address
+    from proxy.lines import Lines
 
 __all__ = ["Plan", "Post", "Weir", "running", "url_of", "working"]
 
@@ -72,8 +71,7 @@ async def working(plan: Plan, post: Post) -> AsyncIterator[Weir]:
     """As `running`, as one of several workers; another process has the admin port, and says when to reload."""
     metrics = Metrics()
     store = Divided(time.monotonic, post.workers)
-    stdout = Lines(sys.stdout.buffer, shares=True)
-    services = Services(metrics.registry, stdout=stdout, store=store, share=post.workers)
+    services = Services(metrics.registry, store=store, share=post.workers)
     async with contextlib.AsyncExitStack() as stack:
         weir = await _started(plan, services, metrics, stack)
         runner = await _runner(desk.inside(weir), stack)

@@ -55,12 +55,14 @@ class Hold(NamedTuple):
 
     After `size` bytes it goes down as it is. After `seconds` without a token the attempt has failed if one of
     `exchange.others` could serve now and `gives_way` wants that (None: always); else the slow answer goes down.
+    After `silence` seconds without an answer it has failed likewise.
     """
 
     size: int
     seconds: float = math.inf
     whole: bool = False
     gives_way: Callable[[Exchange, Attempt], bool] | None = None
+    silence: float = math.inf
 
 
 class Attempt:

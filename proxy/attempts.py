@@ -264,7 +264,7 @@ class Attempts:
     async def _send(self, exchange: Exchange, attempt: Attempt, downstream: Downstream) -> Response | None:
         upstream = self._upstreams[attempt.target.upstream]
         try:
-            incoming = await upstream.send(exchange.request, attempt, downstream.interim)
+            incoming = await self._begun(exchange, attempt, upstream, downstream)
         except ProxyError as error:
             attempt.error, attempt.fault = error, fault_of_error(error)
             if upstream.warming is not None:
@@ -276,6 +276,26 @@ class Attempts:
         if upstream.warming is not None and incoming.status < 400:
             upstream.warming.served()
         return response if incoming.status < 400 else await self._refused(exchange, attempt, response, upstream)
+
+    async def _begun(self, exchange: Exchange, attempt: Attempt, upstream: OpenAI, downstream: Downstream) -> Incoming:
+        """The upstream's answer from its head on, unless it is silent and another target shall take over."""
+        hold = attempt.hold
+        if hold is None or hold.silence == math.inf:
+            return await upstream.send(exchange.request, attempt, downstream.interim)
+        loop, patience = asyncio.get_running_loop(), asyncio.timeout(None)
+
+        def look() -> None:
+            if _gives_way(exchange, attempt, hold):
+                patience.reschedule(loop.time())
+
+        looking = loop.call_later(hold.silence, look)
+        try:
+            async with patience:
+                return await upstream.send(exchange.request, attempt, downstream.interim)
+        except TimeoutError:
+            raise UpstreamTimeout(f"upstream '{upstream.name}' did not begin its answer in time") from None
+        finally:
+            looking.cancel()
 
     async def _refused(self, exchange: Exchange, attempt: Attempt, response: Response, upstream: OpenAI) -> Response:
         """What the upstream said instead of an answer, with its whole body."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
-from proxy.errors import ClientFault
+from proxy.errors import ClientFault, UploadStalled
 from proxy.headers import encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from multidict import CIMultiDictProxy
+
+STALL_SECONDS = 60.0
+"""How long a body that is read here may stop coming. What streams through goes by the upstream's own limit."""
 
 _UNREAD = object()
 
@@ -62,6 +66,7 @@ class Request:
 
     __slots__ = (
         "_body",
+        "_fault",
         "_json",
         "_on_wanted",
         "_upload",
@@ -106,6 +111,7 @@ class Request:
         self.prompt_tokens: int | None = None
         self._body = body if upload is None else None
         self._upload = upload
+        self._fault: ClientFault | None = None
         self._json: Any = _UNREAD
         self._on_wanted: Callable[[], None] | None = None
 
@@ -138,14 +144,31 @@ class Request:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def body(self) -> bytes:
-        """The whole body, read on the first call; raises TooLarge."""
+        """The whole body, read on the first call; raises TooLarge and UploadStalled."""
+        if self._fault is not None:  # what came of it is gone
+            raise self._fault
         if self._body is None:
             if self._on_wanted is not None:
                 self._on_wanted()
             began = time.monotonic()
-            self._body = b"".join([chunk async for chunk in self.upload()])
+            try:
+                self._body = await self._whole()
+            except ClientFault as fault:
+                self._fault = fault
+                raise
             self.waited += time.monotonic() - began
         return self._body
+
+    async def _whole(self) -> bytes:
+        chunks, now = [], asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(STALL_SECONDS) as patience:
+                async for chunk in self.upload():
+                    chunks.append(chunk)
+                    patience.reschedule(now() + STALL_SECONDS)
+        except TimeoutError as error:
+            raise UploadStalled("the request's body stopped coming") from error
+        return b"".join(chunks)
 
     async def json(self) -> Any:
         """The body as JSON, parsed once and shared: do not change it, call `replace_body`. Raises ClientFault."""

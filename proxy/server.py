@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import aiohttp
 from aiohttp import web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 
 from proxy.downstream import Downstream
@@ -38,6 +39,8 @@ MAX_LINES = 128
 MAX_LINE_BYTES = 64 * 1024
 """Of a request's header."""
 _UNREADABLE = "this is not HTTP/1.1, or its header is too large: a line may have 64 KiB, and there may be 128"
+HEADER_SECONDS = 60.0
+"""How long a new connection may take until its first request's header is here."""
 EMPTY_SECONDS = 0.05
 LINGER_SECONDS = 5.0
 """How long a refused upload is read on, so that its sender gets to see the answer."""
@@ -51,6 +54,7 @@ _SEEN = 1024  # verdicts kept at hand: an app asks for the same few paths
 NEVER_FORWARDED = frozenset({"CONNECT", "TRACE", "TRACK"})
 """They ask for a tunnel, or for the request as the upstream got it, our credential included."""
 
+_NO_HEADER: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.~!$&'()*+,;=%-]*)(?::\d*)?")
 
 
@@ -99,7 +103,7 @@ class Server(web.Server):
     async def refuse(self, raw: web.BaseRequest) -> Written:
         """What aiohttp cannot parse is an exchange too, counted and logged, but it has no target."""
         downstream = _downstream(raw, keep_alive=False)
-        exchange = Exchange(new_id(), Request(raw.method, "", raw.headers))
+        exchange = Exchange(new_id(), Request(raw.method, "", _NO_HEADER))
         exchange.error = ClientFault(_UNREADABLE, code="bad_http")
         edge = cast("Edge", raw.protocol)
         edge.begin(exchange, downstream, None)
@@ -155,7 +159,7 @@ class Server(web.Server):
 class Edge(web.RequestHandler):
     """One connection of an app: tells the upstream's side when the app reads too slowly, or has gone."""
 
-    __slots__ = ("content", "downstream", "exchange", "sink", "work")
+    __slots__ = ("content", "downstream", "exchange", "opening", "sink", "work")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -164,9 +168,22 @@ class Edge(web.RequestHandler):
         self.exchange: Exchange | None = None
         self.sink: Sink | None = None
         self.work: asyncio.Task[None] | None = None
+        self.opening: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.opening = self._loop.call_later(HEADER_SECONDS, self.force_close)
+
+    def _opened(self) -> None:
+        """Its first request is here, or it has gone."""
+        if self.opening is not None:
+            self.opening.cancel()
+            self.opening = None
 
     def begin(self, exchange: Exchange, downstream: Downstream, content: aiohttp.StreamReader | None) -> None:
         """A request is under way; `content` is its body, which may still be coming."""
+        self._opened()
         self.exchange, self.downstream, self.content = exchange, downstream, content
         if self._messages:
             self._notice_failure()
@@ -174,6 +191,7 @@ class Edge(web.RequestHandler):
     @override
     def connection_lost(self, exc: BaseException | None) -> None:
         """Who serves is cancelled, at once or when nobody needs the answer any more."""
+        self._opened()
         work, server = self._task_handler, cast("Server | None", self._manager)
         super().connection_lost(exc)
         if work is None or server is None:

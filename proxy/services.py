@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.feedback import Inbox
-from proxy.lines import Lines
+from proxy.lines import Lines, standard_output
 from proxy.series import SECONDS, Counter, Family, Gauge, Histogram
 from proxy.store.memory import Memory
 from proxy.watch import Watch
@@ -100,7 +99,7 @@ class Services:
         self.models: set[str] = set()
         self.feedback = Inbox()
         self.store = store or Memory(clock)
-        self.stdout = stdout or Lines(sys.stdout.buffer)
+        self.stdout = stdout or standard_output()
         self._files: dict[pathlib.Path, Lines] = {}
         self._families: dict[str, Family] = {}
         self._kept: dict[Hashable, Any] = {}
@@ -162,7 +161,7 @@ class Services:
     def close(self) -> None:
         self.watch.stop()
         for lines in (self.stdout, *self._files.values()):
-            lines.flush()
+            lines.close()
 
     def _family(self, kind: type[F], name: str, *args: Any) -> F:
         name = name.removesuffix("_total")

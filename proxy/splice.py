@@ -86,13 +86,17 @@ class Splice:
         self._pass(self._reader.feed(chunk))
 
     def end(self, trailers: Fields) -> None:
-        self._pass(self._reader.end())
+        """What stands there without its blank line may be the last event, or half of one."""
+        tail = [event for event in self._reader.end() if event.is_done or _object(event) or self._answer.has_ended()]
+        self._pass(tail)
         if self._broken is not None:
             return
         if self._answer.is_whole():
             self._down().end(trailers)
-        else:
-            self._broken = Interrupted("the upstream ended its answer before it was complete")
+            return
+        if tail:
+            self._down().feed(b"\n\n")
+        self._broken = Interrupted("the upstream ended its answer before it was complete")
 
     def fail(self, error: ProxyError) -> None:
         if self._broken is not None:

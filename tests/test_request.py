@@ -1,12 +1,14 @@
 """A request's body is read once, parsed once, and bounded."""
 
+import asyncio
 import gzip
 
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from proxy import request as request_module
 from proxy import testing
-from proxy.errors import ClientFault
+from proxy.errors import ClientFault, Outcome, UploadStalled
 from proxy.request import Request, endpoint_of
 
 
@@ -46,6 +48,37 @@ async def test_a_body_is_read_once_and_shared():
     assert await asked.body() == b'{"a":1}'
     assert asked.is_buffered
     assert await asked.json() is await asked.json()
+
+
+class Slow(Upload):
+    async def readany(self):
+        await asyncio.sleep(self.pieces.pop(0))
+        return b"x" if self.pieces else b""
+
+
+async def test_a_body_that_stops_coming_is_not_waited_for(monkeypatch):
+    """One that is slow is, as long as something comes."""
+    monkeypatch.setattr(request_module, "STALL_SECONDS", 0.2)
+    fields = CIMultiDictProxy(CIMultiDict())
+    assert await Request("POST", "/", fields, upload=Slow(*[0.05] * 8)).body() == b"x" * 7
+    with pytest.raises(UploadStalled, match=r"^the request's body stopped coming$") as refused:
+        await Request("POST", "/", fields, upload=Slow(0, 9, 0)).body()
+    assert (refused.value.status, refused.value.outcome) == (408, Outcome.CLIENT_ERROR)
+
+
+class Broken(Upload):
+    async def readany(self):
+        raise ClientFault("it broke off", code="bad_body")
+
+
+async def test_a_body_that_was_not_all_there_is_none_for_whoever_asks_next():
+    asked = Request("POST", "/", CIMultiDictProxy(CIMultiDict()), upload=Broken())
+    for _ in range(2):
+        with pytest.raises(ClientFault, match="it broke off"):
+            await asked.body()
+    with pytest.raises(ClientFault, match="it broke off"):
+        await asked.json()
+    assert not asked.is_buffered
 
 
 async def test_an_upload_comes_as_it_comes_and_only_once():

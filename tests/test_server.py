@@ -7,8 +7,10 @@ import re
 
 import orjson
 import pytest
+from typing_extensions import override
 
 from proxy import testing
+from proxy.plugin import Plugin, PluginConfig
 from proxy.server import host_fault, new_id, origin_form, target_fault
 from tests import wire
 
@@ -256,6 +258,41 @@ async def test_what_is_not_http_is_logged_and_counted():
     line = orjson.loads(stdout.getvalue())
     assert line["id"] == answer.head.get("x-weir-request-id")
     assert (line["status"], line["error"], line["path"], line["outcome"]) == (400, "bad_http", "", "client_error")
+
+
+@pytest.mark.parametrize("half", [b"", b"GET /v1/models HTTP/1.1\r\nhost: a\r\n"], ids=["nothing", "half a header"])
+async def test_a_connection_whose_first_request_does_not_come_is_closed(half, monkeypatch):
+    """One that has brought a request may rest."""
+    monkeypatch.setattr("proxy.server.HEADER_SECONDS", 0.2)
+    async with house() as (_, weir), wire.connected(weir.url) as resting, wire.connected(weir.url) as client:
+        await resting.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await resting.answer()).status == 200
+        await client.send(half)
+        assert await client.reader.read() == b""
+        await asyncio.sleep(0.2)
+        await resting.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await resting.answer()).status == 200
+
+
+class Reader(Plugin[PluginConfig]):
+    """Reads a header of all that ends."""
+
+    sees_all = True
+
+    @override
+    def on_complete(self, exchange, outcome):
+        exchange.request.headers.getall("traceparent", ())
+
+
+async def test_what_is_not_http_has_no_header_and_plugins_can_look_for_one():
+    text = (
+        'server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}\nupstreams: {up: {base_url: "http://127.0.0.1:1"}}\n'
+        f"plugins: [{{reader: {{use: '{__name__}:Reader'}}}}]\nroutes: [{{name: default, targets: [up]}}]\n"
+    )
+    async with testing.configured(text) as weir:
+        assert is_refusal(await wire.fetch(weir.url, b"hello\r\n\r\n"))
+        await wire.until(lambda: b'route="none"} 1.0' in weir.metrics.page())
+        assert b'weir_plugin_errors_total{plugin="reader"}' not in weir.metrics.page()
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "TRACE"])

@@ -79,6 +79,8 @@ BREAKS = {
     "cut": testing.stream(*FIRST, ends=False),
     "cut amid an event": testing.stream(*FIRST, SECOND[0][:40], ends=False),
     "ended without an end": testing.stream(*FIRST),
+    "ended amid an event": testing.stream(*FIRST, SECOND[0][:40]),
+    "ended without the last event's blank line": testing.stream(*FIRST[:-1], FIRST[-1].rstrip()),
     "reset": resets,
     "silent": stalls,
     "an error in the stream": testing.stream(*FIRST, IN_BAND),

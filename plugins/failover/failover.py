@@ -39,6 +39,7 @@ class Failover(Plugin[FailoverConfig]):
         self._is_whole = config.hold == "full"
         size = config.hold_full_bytes if self._is_whole else config.hold_bytes
         self._hold = Hold(size, self._first_token, self._is_whole, self._gives_way)
+        self._hold_stream = self._hold._replace(silence=self._first_token)
 
     @override
     @contextlib.asynccontextmanager
@@ -71,10 +72,10 @@ class Failover(Plugin[FailoverConfig]):
             attempt.deadline = max(self._left(exchange, attempt.started), SOONEST)
         attempt.first_byte = self._first_byte
         may_follow = attempt.number < self._most and request.is_buffered
-        if may_follow and len(exchange.targets) > 1 and asks_for_stream(request) and not is_bound(request):
-            attempt.first_byte = min(self._first_byte, self._first_token)
         attempt.continues = self.config.continue_midstream and may_follow
-        if may_follow or self._is_whole:
+        if may_follow and len(exchange.targets) > 1 and asks_for_stream(request):
+            attempt.hold = self._hold_stream
+        elif may_follow or self._is_whole:
             attempt.hold = self._hold
 
     @override

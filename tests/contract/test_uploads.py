@@ -6,6 +6,7 @@ from operator import attrgetter
 import orjson
 import pytest
 
+from proxy import request, testing
 from tests import wire
 from tests.contract.double import CHAT, OK, Case, Script, Wire, answers, asks, chunked, compare, says, upstream, weir
 
@@ -168,6 +169,28 @@ async def test_a_413_waits_for_no_100():
     async with upstream(OK) as double, weir(double.url, server="max_request_bytes: 1KiB") as proxy:
         answer = await wire.fetch(proxy.url, expecting(2000))
     assert (answer.status, answer.interim, double.requests) == (413, [], [])
+
+
+async def test_a_body_that_weir_reads_itself_and_that_stops_coming_is_a_408(monkeypatch):
+    """It is read before an upstream is chosen whose limits could hold."""
+    monkeypatch.setattr(request, "STALL_SECONDS", 0.1)
+    async with upstream(OK) as double, weir(double.url) as proxy, wire.connected(proxy.url) as client:
+        await client.send(asks(f"POST {CHAT}", JSON, f"Content-Length: {len(BODY)}"), BODY[:-1])
+        answer = await client.answer()
+    assert (answer.status, orjson.loads(answer.body)["error"]["code"]) == (408, "request_timeout")
+    assert double.requests == []
+
+
+async def test_nor_does_a_plugin_take_it_for_an_empty_one(monkeypatch):
+    """It is read for its model, before there is a route, and then again by the plugin."""
+    monkeypatch.setattr(request, "STALL_SECONDS", 0.1)
+    text = (
+        'server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}\nupstreams: {up: {base_url: "http://127.0.0.1:1"}}\n'
+        "plugins: [guard]\nroutes: [{name: default, match: {model: m}, targets: [up]}]\n"
+    )
+    async with testing.configured(text) as proxy, wire.connected(proxy.url) as client:
+        await client.send(asks(f"POST {CHAT}", JSON, f"Content-Length: {len(BODY)}"), BODY[:-1])
+        assert (await client.answer()).status == 408
 
 
 async def test_an_upload_that_breaks_off_is_not_taken_for_a_whole_one():

@@ -24,6 +24,7 @@ from tests.plugins.failover.house import (
     house,
     idle,
     sdk,
+    slowly,
     way,
 )
 
@@ -137,8 +138,13 @@ async def test_a_slow_stream_that_nobody_can_take_over_goes_on():
     assert 'weir_attempts_total{outcome="ok",upstream="a"} 2.0' in page
 
 
-async def test_nor_where_the_others_went_out_in_the_meantime():
-    async with house(SLOW, DOWN, failover=HASTY, behind=[{"circuit_breaker": {"fail_max": 1}}]) as (weir, _, b):
+SLOW_TO_BEGIN = slowly(SERVES_STREAM, 0.3)
+whichever_is_slow = pytest.mark.parametrize("slow", [SLOW, SLOW_TO_BEGIN], ids=["token", "header"])
+
+
+@whichever_is_slow
+async def test_nor_where_the_others_went_out_in_the_meantime(slow):
+    async with house(slow, DOWN, failover=HASTY, behind=[{"circuit_breaker": {"fail_max": 1}}]) as (weir, _, b):
         breaker = weir.plan.plugins[-1]._breakers["b"]
         breaker.fail(breaker.acquire(), "for a test")
         answer = await testing.ask(weir, STREAM)
@@ -153,8 +159,9 @@ async def test_nor_where_one_upstream_alone_can_serve():
     assert (way(answer), answer.body, b.requests) == ((200, "a", "1"), b"".join(WHOLE), [])
 
 
-async def test_nor_where_the_budget_is_spent():
-    async with house(SLOW, DOWN, failover=HASTY) as (weir, _, b):
+@whichever_is_slow
+async def test_nor_where_the_budget_is_spent(slow):
+    async with house(slow, DOWN, failover=HASTY) as (weir, _, b):
         weir.plan.plugins[0]._budget._tokens = 0.0
         answer = await testing.ask(weir, STREAM)
     assert (way(answer), answer.body, b.requests) == ((200, "a", "1"), b"".join(WHOLE), [])
