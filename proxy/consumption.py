@@ -56,11 +56,11 @@ _CONSUMED: Key[Consumed] = Key("consumed")
 
 def consumed(exchange: Exchange) -> Consumed:
     """For `on_complete`, of a chain that `reads_usage`: found once, and remembered when the exchange is over."""
-    known = exchange.get(_CONSUMED, None)
+    known: Consumed | None = exchange.facts.get(_CONSUMED)
     if known is None:
         known = _found(exchange)
         if exchange.outcome is not None:
-            exchange[_CONSUMED] = known
+            exchange.facts[_CONSUMED] = known
     return known
 
 

@@ -161,7 +161,7 @@ class Metering(Plugin[MeteringConfig]):
 
     @override
     def on_request(self, exchange: Exchange) -> None:
-        exchange[TARIFF] = self
+        exchange.facts[TARIFF] = self
 
     @override
     def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
