@@ -160,8 +160,8 @@ def _characters_in_answer(exchange: Exchange) -> int:
 def _largest(asked: dict[str, Any], names: frozenset[str]) -> int:
     """0 where none of them is a number above."""
     largest = 0
-    for name in names:
-        value = asked.get(name)
+    for name in names.intersection(asked):
+        value = asked[name]
         if type(value) is int and value > largest:
             largest = value
     return largest
