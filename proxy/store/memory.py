@@ -59,7 +59,7 @@ class Memory(Store):
             count.taken = taken = count.taken + amount
             remaining.append(limit - taken)
         if remaining and min(remaining) < 0:
-            return self._refused(identity, claims, now)
+            return self._refused(identity, claims, remaining, now)
         return Taken(identity, claims, remaining, now)
 
     def note(self, claims: Sequence[Claim]) -> float:
@@ -129,15 +129,18 @@ class Memory(Store):
         self._counts[claim.subject, claim.key] = count
         return count
 
-    def _refused(self, identity: str, claims: Sequence[Claim], now: float) -> Taken:
-        """How the limits stand without the claims, and which of those that do not fit has to wait longest."""
+    def _refused(self, identity: str, claims: Sequence[Claim], missing: Sequence[int], now: float) -> Taken:
+        """How the limits stand without the claims, and which of those that do not fit has to wait longest.
+
+        `missing`: below 0 for these.
+        """
         counts = [self._count(claim) for claim in claims]
         for claim, count in zip(claims, counts, strict=True):
             count.taken -= claim.amount
         waits = [
             (count.seconds_until(claim.limit - claim.amount, now), -place)
             for place, (claim, count) in enumerate(zip(claims, counts, strict=True))
-            if count.taken + claim.amount > claim.limit
+            if missing[place] < 0
         ]
         wait, place = max(waits)
         remaining = [max(claim.limit - count.taken, 0) for claim, count in zip(claims, counts, strict=True)]

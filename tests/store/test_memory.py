@@ -103,6 +103,12 @@ def test_keys_are_bounded_and_those_go_first_that_would_be_forgotten_first(clock
     assert store.take_now("b", [SLOT]).remaining == [1]
 
 
+def test_what_is_claimed_twice_at_once_has_to_fit_twice(clock):
+    store = Memory(clock)
+    assert store.take_now("a", [window(amount=6), window(amount=6)]).refused == 1
+    assert store.take_now("b", [window(amount=5), window(amount=5)]).remaining == [5, 0]
+
+
 def test_a_sweep_loses_nothing_of_what_is_being_claimed(clock):
     store = Memory(clock, max_counts=10)
     for number in range(100):
