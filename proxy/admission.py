@@ -69,7 +69,8 @@ class Admission:
     def decide(self, exchange: Exchange) -> Awaitable[None] | None:
         """`decided`, at once where the store answers so."""
         while self.pending:
-            taken = self._store.take_now(*self._asked(exchange))
+            identity, claims = self._asked(exchange)
+            taken = self._store.take_now(identity, claims)
             if taken is None:
                 return self._wait(exchange)
             self._hear(exchange, taken)

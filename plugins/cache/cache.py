@@ -322,7 +322,8 @@ class Cache(Plugin[CacheConfig]):
         if len(body) > self.config.max_entry or not self._is_worth_it(ride):
             return
         pace = ride.flight.pace() if isinstance(ride.flight, Paced) and streams else ()
-        entry = Entry(time.time(), streams, *_source(ride), pace, body)  # noqa: TID251 - other processes must know it
+        upstream, model = _source(ride)
+        entry = Entry(time.time(), streams, upstream, model, pace, body)  # noqa: TID251 - other processes must know it
         try:
             self._store.put(wants.key, entry.packed(), self.config.ttl)
         except Exception:
