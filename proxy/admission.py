@@ -69,7 +69,8 @@ class Admission:
     def decide(self, exchange: Exchange) -> Awaitable[None] | None:
         """`decided`, at once where the store answers so."""
         while self.pending:
-            taken = self._store.take_now(*self._asked(exchange))
+            identity, claims = self._asked(exchange)
+            taken = self._store.take_now(identity, claims)
             if taken is None:
                 return self._wait(exchange)
             self._hear(exchange, taken)
@@ -81,18 +82,15 @@ class Admission:
 
     def _asked(self, exchange: Exchange) -> tuple[str, Sequence[Claim]]:
         """Under which name, and for what."""
-        grants, identity = self.pending, exchange.id
-        claims = grants[0].claims if len(grants) == 1 else [claim for grant in grants for claim in grant.claims]
-        return f"{identity}.{len(self._rounds)}" if self._rounds else identity, claims
+        claims: list[Claim] = []
+        for grant in self.pending:
+            claims += grant.claims
+        return f"{exchange.id}.{len(self._rounds)}" if self._rounds else exchange.id, claims
 
     def _hear(self, exchange: Exchange, taken: Taken) -> None:
         """Exchanges that have just ended are settled before anybody is refused for what they had reserved."""
         grants = self.pending
-        if taken.refused is None and len(grants) == 1:
-            refusing, grant = None, grants[0]
-            grant.remaining, grant.is_taken, grant.is_local = taken.remaining, True, taken.is_local
-        else:
-            refusing = _told(grants, taken)
+        refusing = _told(grants, taken)
         if refusing is None:
             self._rounds.append((taken, grants))
             self.pending, self._may_settle = [], True
@@ -136,9 +134,10 @@ class Admission:
 
 
 def _used(grants: Sequence[Grant]) -> Sequence[int]:
-    if len(grants) == 1 and grants[0].amounts is not None:
-        return grants[0].amounts
-    return [amount for grant in grants for amount in grant.used()]
+    used: list[int] = []
+    for grant in grants:
+        used += grant.used()
+    return used
 
 
 def _told(grants: Sequence[Grant], taken: Taken) -> Grant | None:

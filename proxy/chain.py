@@ -97,13 +97,14 @@ class Chain:
     async def on_request(self, exchange: Exchange) -> Response | None:
         response: Response | None
         for place, plugin, hook in self._on_request:
-            exchange.entered = place + 1
-            exchange.answered_by = plugin
             try:
                 response = hook(exchange)
-                if response is not None:
-                    response = _checked_answer(response if isinstance(response, Response) else await response)
+                if response is None:
+                    continue
+                exchange.answered_by, exchange.entered = plugin, place + 1
+                response = _checked_answer(response if isinstance(response, Response) else await response)
             except Exception as error:  # noqa: BLE001 - judged by the failure mode
+                exchange.answered_by, exchange.entered = plugin, place + 1
                 self.judge(plugin, error, exchange)
             else:
                 if response is not None:
@@ -147,8 +148,9 @@ class Chain:
     async def on_response(self, exchange: Exchange, response: Response) -> tuple[Response, list[Placed]]:
         """The stages, in the order that the body meets them; a closed plugin that fails puts an error in its place."""
         stages: list[Placed] = []
+        entered, answered_by = exchange.entered, exchange.answered_by
         for place, plugin, hook in self._on_response:
-            if place >= exchange.entered or plugin is exchange.answered_by:
+            if place >= entered or plugin is answered_by:
                 continue
             try:
                 stage = hook(exchange, response)
@@ -185,10 +187,11 @@ class Chain:
 
     def complete(self, exchange: Exchange) -> None:
         """Those that need not wait."""
+        entered, outcome = exchange.entered, exchange.outcome or Outcome.CLIENT_ABORT
         for place, plugin, hook in self._completes:
-            if place < exchange.entered or plugin.sees_all:
+            if place < entered or plugin.sees_all:
                 try:
-                    hook(exchange, exchange.outcome or Outcome.CLIENT_ABORT)
+                    hook(exchange, outcome)
                 except Exception:  # noqa: BLE001 - a plugin may raise anything
                     self.count(plugin, "on_complete", exchange)
 

@@ -58,11 +58,11 @@ _CONSUMED: Key[Consumed] = Key("consumed")
 
 def consumed(exchange: Exchange) -> Consumed:
     """For `on_complete`, of a chain that `reads_usage`: found once, and remembered when the exchange is over."""
-    known = exchange.get(_CONSUMED, None)
+    known: Consumed | None = exchange.facts.get(_CONSUMED)
     if known is None:
         known = _found(exchange)
         if exchange.outcome is not None:
-            exchange[_CONSUMED] = known
+            exchange.facts[_CONSUMED] = known
     return known
 
 
@@ -164,8 +164,8 @@ def _characters_in_answer(exchange: Exchange) -> int:
 def _largest(asked: dict[str, Any], names: frozenset[str]) -> int:
     """0 where none of them is a number above."""
     largest = 0
-    for name in names:
-        value = asked.get(name)
+    for name in names.intersection(asked):
+        value = asked[name]
         if type(value) is int and value > largest:
             largest = value
     return largest

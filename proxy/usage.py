@@ -92,7 +92,7 @@ class UsageReader:
         if not isinstance(value, dict):
             return
         if isinstance(value.get("token"), dict):  # TGI's own stream numbers its tokens from 1
-            self._tokens = _count(value, "index") or self._tokens
+            self._tokens = _count(value, ("index",)) or self._tokens
         if value.get("type") == "message_start":
             self._opening = _part(_part(value, ("message",)), ("usage",))
         response = value.get("response")
@@ -113,7 +113,7 @@ class UsageReader:
         if not any(map(report.get, _COUNTS)):
             self._zero = report
         elif isinstance(choices, list) and choices and isinstance(choices[0], dict):
-            self._by_choice[_count(choices[0], "index") or 0] = report
+            self._by_choice[_count(choices[0], ("index",)) or 0] = report
         else:
             self._final = report
 
@@ -134,15 +134,15 @@ def _reports(message: dict[str, Any]) -> list[_Report]:
 
 
 def _from_usage(obj: _Report) -> Usage | None:
-    given, made = _count(obj, *_INPUT), _count(obj, *_OUTPUT)
+    given, made = _count(obj, _INPUT), _count(obj, _OUTPUT)
     if given is None and made is None:
         return None
     if _PLAIN.issuperset(obj) and obj.get("total_tokens") == (given or 0) + (made or 0):
         return Usage(given or 0, made or 0)
     given_details, made_details = _part(obj, _INPUT_DETAILS), _part(obj, _OUTPUT_DETAILS)
-    cached = _count(given_details, *_CACHED) or _count(obj, *_CACHED) or 0
-    written = _count(given_details, *_CACHE_WRITE) or _count(obj, *_CACHE_WRITE) or 0
-    thought = _count(made_details, *_REASONING) or _count(obj, *_REASONING) or 0
+    cached = _count(given_details, _CACHED) or _count(obj, _CACHED) or 0
+    written = _count(given_details, _CACHE_WRITE) or _count(obj, _CACHE_WRITE) or 0
+    thought = _count(made_details, _REASONING) or _count(obj, _REASONING) or 0
     if given is not None and not given_details and _is_anthropic(obj):
         given += cached + written
     if given is not None and made is not None:
@@ -161,7 +161,7 @@ def _completed(obj: _Report, given: int, made: int, stored: int, thought: int) -
     Where that is a part which was reported, that part was left out of its whole; where none was, it is thoughts. A
     total that is less, or that nothing explains, changes nothing.
     """
-    beyond = (_count(obj, "total_tokens") or 0) - given - made
+    beyond = (_count(obj, ("total_tokens",)) or 0) - given - made
     if beyond <= 0:
         return given, made, thought
     if obj.get("prompt_audio_seconds") or (beyond == stored and beyond != thought):
@@ -177,18 +177,18 @@ def _bounded(given: int, made: int, cached: int, written: int, thought: int) -> 
 
 
 def _from_timings(obj: _Report) -> Usage | None:
-    given, made = _count(obj, "prompt_n"), _count(obj, "predicted_n")
+    given, made = _count(obj, ("prompt_n",)), _count(obj, ("predicted_n",))
     if given is None and made is None:
         return None
-    cached = _count(obj, "cache_n") or 0  # prompt_n is what was left to read
+    cached = _count(obj, ("cache_n",)) or 0  # prompt_n is what was left to read
     return Usage((given or 0) + cached, made or 0, cached)
 
 
 def _from_details(obj: _Report) -> Usage | None:
-    made = _count(obj, "generated_tokens")
+    made = _count(obj, ("generated_tokens",))
     if made is None:
         return None
-    given, prefill = _count(obj, "input_length"), obj.get("prefill")
+    given, prefill = _count(obj, ("input_length",)), obj.get("prefill")
     if given is None and isinstance(prefill, list):
         given = len(prefill)
     return Usage(given or 0, made + _others_made(obj.get("best_of_sequences")))
@@ -197,14 +197,14 @@ def _from_details(obj: _Report) -> Usage | None:
 def _others_made(sequences: Any) -> int:
     """TGI's `best_of` writes several answers, and counts each for itself."""
     others = sequences if isinstance(sequences, list) else []
-    return sum(_count(other, "generated_tokens") or 0 for other in others if isinstance(other, dict))
+    return sum(_count(other, ("generated_tokens",)) or 0 for other in others if isinstance(other, dict))
 
 
 def _part(obj: _Report, names: tuple[str, ...]) -> _Report:
     return next((part for name in names if isinstance(part := obj.get(name), dict)), {})
 
 
-def _count(obj: _Report, *names: str) -> int | None:
+def _count(obj: _Report, names: tuple[str, ...]) -> int | None:
     for name in names:
         value = obj.get(name)
         if type(value) is int and 0 <= value <= _MAX:

@@ -64,7 +64,7 @@ class Auth(Plugin[AuthConfig]):
         if self._tokens is not None and is_jwt(text):
             return _identify(exchange, self._tokens, text)
         grant = self._keys.grant(text)
-        exchange[PRINCIPAL] = grant.principal
+        exchange.facts[PRINCIPAL] = grant.principal
         return grant.check(exchange) if grant.is_limited else None
 
     @override

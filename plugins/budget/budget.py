@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from plugins.budget.account import Purse
     from plugins.budget.usual import Habit
-    from proxy.plugin import Claim, Exchange, Outcome, Request, Services, Standing, Target
+    from proxy.plugin import Claim, Exchange, Outcome, Request, Services, Standing, Target, Tariff
 
 LOOK_SECONDS, ALL_TURNS = 1.0, 30
 """How often accounts are looked at that were spent from, and each how many times all are."""
@@ -69,6 +69,7 @@ class Budget(Plugin[BudgetConfig]):
         self._kind, _, self._key = config.by.partition(":")
         self.needs = (TARIFF, PRINCIPAL) if self._kind in {"principal", "label"} else (TARIFF,)
         self._held: Key[Held] = Key(f"{name}: what is held")
+        self._when_down = config.when_store_down
         self._spending = set[Account]()
         self._refuse = self._refusal
 
@@ -115,18 +116,19 @@ class Budget(Plugin[BudgetConfig]):
         account, micro, habit = self._account(exchange), 0, None
         if exchange.request.endpoint in PAID:
             micro, habit = self._reservation(exchange, account.subject)
-        claims = account.claims(micro, self.config.when_store_down)
-        exchange[self._held] = account.hold(self._store.claim(exchange, claims, self._refuse), micro, habit)
+        claims = account.claims(micro, self._when_down)
+        exchange.facts[self._held] = account.hold(self._store.claim(exchange, claims, self._refuse), micro, habit)
 
     @override
     def on_complete(self, exchange: Exchange, outcome: Outcome) -> None:
-        held = exchange.get(self._held, None)
+        held: Held | None = exchange.facts.get(self._held)
         if held is None:
             return
         account = held.account
         account.release(held)
         if held.grant.is_taken:
-            account.settle(held, exchange[TARIFF].spent(exchange))
+            tariff: Tariff = exchange.facts[TARIFF]
+            account.settle(held, tariff.spent(exchange))
             if held.habit is not None:
                 self._learn(exchange, held.habit)
         self._spending.add(account)
@@ -180,8 +182,9 @@ class Budget(Plugin[BudgetConfig]):
 
     def _reservation(self, exchange: Exchange, subject: str) -> tuple[int, Habit | None]:
         """In micro-dollars, rounded up. Raises Rejected for what has no price, where the settings say so."""
-        request, tariff, dearest = exchange.request, exchange[TARIFF], 0
-        model, given, habit = asked_model(request), rough_prompt_tokens(request) or 1, None
+        tariff: Tariff = exchange.facts[TARIFF]
+        request, dearest, habit = exchange.request, 0, None
+        model, given = asked_model(request), rough_prompt_tokens(request) or 1
         made = output_tokens(request, 0)
         if not made:
             habit = subject, model

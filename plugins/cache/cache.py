@@ -113,7 +113,7 @@ class Cache(Plugin[CacheConfig]):
             if incoming is None:
                 ride.tell(response)
             return
-        ride.response = response
+        ride.begin(response)
         body = incoming.at_hand
         if body is None or ride.is_awaited:
             ride.board(response, self._flight(self.config.max_entry, partial(self._over, ride), exchange))
@@ -126,7 +126,7 @@ class Cache(Plugin[CacheConfig]):
         if self._ended:
             self._keep_all()
         led, joined = exchange.facts.pop(LED, None), exchange.facts.get(JOINED)
-        if led is not None and led.flight is None:
+        if led is not None and led.response is None:
             self._forget(led)
         if joined is not None:
             exchange[SAVED] = _saved(joined)
@@ -293,8 +293,9 @@ class Cache(Plugin[CacheConfig]):
         ride.end()
 
     def _leave(self, ride: Ride) -> None:
-        if self._rides.get(ride.asked.form) is ride:
-            del self._rides[ride.asked.form]
+        form = ride.asked.form
+        if self._rides.get(form) is ride:
+            del self._rides[form]
 
     # -- what is to be kept
 
@@ -321,7 +322,8 @@ class Cache(Plugin[CacheConfig]):
         if len(body) > self.config.max_entry or not self._is_worth_it(ride):
             return
         pace = ride.flight.pace() if isinstance(ride.flight, Paced) and streams else ()
-        entry = Entry(time.time(), streams, *_source(ride), pace, body)  # noqa: TID251 - other processes must know it
+        upstream, model = _source(ride)
+        entry = Entry(time.time(), streams, upstream, model, pace, body)  # noqa: TID251 - other processes must know it
         try:
             self._store.put(wants.key, entry.packed(), self.config.ttl)
         except Exception:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from plugins.cache import generation
 
@@ -39,7 +40,8 @@ _OWN_TOOLS: Final = frozenset({"function", "custom"})
 """Tools that the app runs; all others act upstream."""
 
 
-class Asked(NamedTuple):
+@dataclass(slots=True)
+class Asked:
     """`key`: under what the answer is kept; `form`: who shares a flight asks for the very same bytes.
 
     `wants_usage`: a stream with an event for its usage.

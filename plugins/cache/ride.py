@@ -27,9 +27,9 @@ TRIES = 2
 
 
 class Ride:
-    """`response`: the upstream's answer, once it is known; `body`: all of it, once it is whole."""
+    """`response`: the upstream's answer, once it begins; `body`: all of it, once it is whole."""
 
-    __slots__ = ("_known", "_told", "asked", "body", "flight", "has_ended", "leader", "response")
+    __slots__ = ("_known", "_told", "asked", "body", "flight", "has_ended", "is_stream", "leader", "response")
 
     def __init__(self, asked: Asked, leader: Exchange) -> None:
         self.asked = asked
@@ -37,19 +37,19 @@ class Ride:
         self.flight: Flight | None = None
         self.body = b""
         self.response: Response | None = None
-        self.has_ended = False
+        self.is_stream = self.has_ended = False
         self._told: Response | None = None
         self._known: asyncio.Event | None = None
-
-    @property
-    def is_stream(self) -> bool:
-        return self.response is not None and self.response.is_event_stream
 
     @property
     def is_awaited(self) -> bool:
         return self._known is not None
 
     # -- the leader's side
+
+    def begin(self, response: Response) -> None:
+        """The upstream has answered."""
+        self.response, self.is_stream = response, response.is_event_stream
 
     def board(self, response: Response, flight: Flight) -> None:
         """From now on the answer comes through the flight."""

@@ -72,7 +72,7 @@ class CircuitBreaker(Plugin[BreakerConfig]):
 
     def __init__(self, config: BreakerConfig, *, name: str) -> None:
         super().__init__(config, name=name)
-        self._lease: Key[Lease | None] = Key(f"{name}: the attempt's lease")
+        self._lease: Key[Lease] = Key(f"{name}: the attempt's lease")
         self._breakers: Mapping[str, Breaker] = {}
         self._our_key = frozenset[str]()
         self._slow = config.slow_first_token
@@ -119,14 +119,13 @@ class CircuitBreaker(Plugin[BreakerConfig]):
         lease = breaker.acquire()
         if lease is None:
             raise PassedOver(f"upstream '{attempt.target.upstream}' is out for now")
-        exchange[self._lease] = lease
+        exchange.facts[self._lease] = lease
 
     @override
     def on_attempt_end(self, exchange: Exchange, attempt: Attempt) -> None:
-        lease = exchange.get(self._lease, None)
+        lease: Lease | None = exchange.facts.pop(self._lease, None)
         if lease is None:
             return
-        exchange[self._lease] = None
         breaker, fault_ = self._breakers[attempt.target.upstream], attempt.fault
         if fault_ is None and (self._slow is None or not self._is_slow(exchange, attempt, self._slow)):
             breaker.succeed(lease)

@@ -24,9 +24,14 @@ REFUSED = frozenset({400, 422})
 """How strict servers answer to a field that they do not know; both come before any work is done."""
 
 
+def streams(request: Any) -> bool:
+    """Whether its JSON asks for a stream: any other answer has its usage in it."""
+    return isinstance(request, dict) and request.get("stream") is True
+
+
 def asked(body: bytes, request: Any) -> bytes | None:
     """The body, of which `request` is the JSON, with the wish for a usage in it; None where it is not to be changed."""
-    if not isinstance(request, dict) or request.get("stream") is not True:
+    if not streams(request):
         return None
     options = request.get("stream_options")
     if options is None:

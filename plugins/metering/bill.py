@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from plugins.metering.prices import FREE, cost
@@ -26,7 +27,8 @@ class Spent(NamedTuple):
     usd: Decimal | None
 
 
-class Bill(NamedTuple):
+@dataclass(slots=True)
+class Bill:
     """`model` is what the upstream was asked for, `served` what it says that it answered with; `usd` None: no price.
 
     `wasted`: what the attempts that did not serve had done, estimated; it is not in `usage` and `usd`.

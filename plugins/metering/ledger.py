@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from plugins.metering.bill import Bill, Spent
-    from proxy.plugin import Attempt, Exchange, Feedback, Request
+    from proxy.plugin import Attempt, Exchange, Feedback, Principal, Request
 
 SHOWN = 256
 """Characters of what an app may write at will."""
@@ -56,25 +56,26 @@ NOTHING = About(_NOBODY, _SAID_NOTHING, '"route":null', '"outcome":null')
 
 
 def line(exchange: Exchange, bill: Bill, known: About) -> bytes:
-    token = exchange.first_token_at
+    token, (given, generated, cached, stored, thought) = exchange.first_token_at, bill.usage
+    who, said, way, end = known
     written = _LINE % (
         _time(int(exchange.ended * TICKS)),
         exchange.id,
-        known.who,
-        known.said,
-        known.way,
+        who,
+        said,
+        way,
         _attempts(exchange, bill),
-        bill.usage.input_tokens,
-        bill.usage.cached_input_tokens,
-        bill.usage.cache_write_tokens,
-        bill.usage.output_tokens,
-        bill.usage.reasoning_tokens,
+        given,
+        cached,
+        stored,
+        generated,
+        thought,
         "true" if bill.is_estimated else "false",
         _usd(bill.usd),
         _NOT_CACHED if bill.saved is None else _saved(bill.saved),
         "null" if token is None else "%.2f" % ((token - exchange.started) * 1000),
         (exchange.ended - exchange.started) * 1000,
-        known.end,
+        end,
     )
     return written.encode()
 
@@ -95,7 +96,7 @@ def _time(_tick: int) -> str:
 
 
 def _who(exchange: Exchange) -> str:
-    principal = exchange.get(PRINCIPAL, None)
+    principal: Principal | None = exchange.facts.get(PRINCIPAL)
     return _NOBODY if principal is None else _payer(principal.name, *principal.labels.items())
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from plugins.metering import ledger
-from plugins.metering.asking import REFUSED, HideUsage, Unwilling, asked
+from plugins.metering.asking import REFUSED, HideUsage, Unwilling, asked, streams
 from plugins.metering.bill import LONGEST, bill
 from plugins.metering.hours import Hours
 from plugins.metering.prices import PriceBook, PriceList
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from plugins.metering.bill import Bill, Spent
-    from proxy.plugin import Attempt, Exchange, Feedback, Response, Saved, Services, Usage
+    from proxy.plugin import Attempt, Exchange, Feedback, Principal, Response, Saved, Services, Usage
 
 ASKED: Key[int] = Key("the attempt that asked for a usage")
 PLAIN: Key[str] = Key("the upstream that is tried without asking")
@@ -165,7 +165,7 @@ class Metering(Plugin[MeteringConfig]):
 
     @override
     def on_request(self, exchange: Exchange) -> None:
-        exchange[TARIFF] = self
+        exchange.facts[TARIFF] = self
 
     @override
     def explain(self, exchange: Exchange, services: Services) -> Sequence[str]:
@@ -189,18 +189,20 @@ class Metering(Plugin[MeteringConfig]):
 
     def _bill(self, exchange: Exchange) -> Bill:
         """Made once: those that ask for it before this plugin's own `on_complete` see the same."""
-        made = exchange.get(self._made, None)
+        made: Bill | None = exchange.facts.get(self._made)
         if made is None:
-            made = exchange[self._made] = bill(exchange, self._book)
+            made = exchange.facts[self._made] = bill(exchange, self._book)
         return made
 
     @override
     def on_attempt(self, exchange: Exchange, attempt: Attempt) -> Awaitable[None] | None:
-        if exchange.request.endpoint not in ASKABLE or not self._may_ask(exchange, attempt.target.upstream):
+        request, upstream = exchange.request, attempt.target.upstream
+        if request.endpoint not in ASKABLE:
             return None
         if attempt.body is None:
-            return self._read(exchange, attempt)
-        self._ask(exchange, attempt, attempt.body)
+            return self._read(exchange, attempt) if self._may_ask(exchange, upstream) else None
+        if streams(request.glimpse()) and self._may_ask(exchange, upstream):
+            self._ask(exchange, attempt, attempt.body)
         return None
 
     async def _read(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -225,7 +227,7 @@ class Metering(Plugin[MeteringConfig]):
 
     @override
     def on_response(self, exchange: Exchange, response: Response) -> EventFilter | None:
-        attempt = exchange.served_by
+        attempt = exchange.served_by if ASKED in exchange.facts else None
         if attempt is None:
             return None
         if response.status < 400 and exchange.get(PLAIN, "") == attempt.target.upstream:
@@ -265,28 +267,30 @@ class Metering(Plugin[MeteringConfig]):
 
     def _note(self, exchange: Exchange, outcome: Outcome, made: Bill, upstream: str) -> Labels:
         labels = self._labels(exchange.route, upstream, made.model, made.served, _metric(exchange))
-        self._note_tokens(labels, made.usage)
+        generated = self._note_tokens(labels, made.usage)
         if upstream in self._hours and outcome is Outcome.OK and exchange.served_by is not None:
-            self._hours[upstream].learn(exchange.served_by.busy_seconds, made.usage.output_tokens)
+            self._hours[upstream].learn(exchange.served_by.busy_seconds, generated)
         if made.usd is None:
             self._unpriced.add((labels.model,))
         elif made.usd:
             self._cost.values[labels.payer] += made.usd
             if outcome is Outcome.CLIENT_ABORT:
                 self._wasted.add(("abort",), made.usd)
-        if exchange.first_token_at is not None and made.usage.output_tokens > 1:
+        if exchange.first_token_at is not None and generated > 1:
             took = exchange.ended - exchange.first_token_at
-            self._per_token.observe((upstream, labels.model), took / (made.usage.output_tokens - 1))
+            self._per_token.observe((upstream, labels.model), took / (generated - 1))
         return labels
 
-    def _note_tokens(self, labels: Labels, usage: Usage) -> None:
-        values = self._tokens.values
-        values[labels.input] += usage.input_tokens
-        values[labels.output] += usage.output_tokens
-        if usage.cached_input_tokens:
-            values[labels.cached_input] += usage.cached_input_tokens
-        if usage.reasoning_tokens:
-            values[labels.reasoning] += usage.reasoning_tokens
+    def _note_tokens(self, labels: Labels, usage: Usage) -> int:
+        """How many were generated."""
+        values, (given, generated, cached, _, thought) = self._tokens.values, usage
+        values[labels.input] += given
+        values[labels.output] += generated
+        if cached:
+            values[labels.cached_input] += cached
+        if thought:
+            values[labels.reasoning] += thought
+        return generated
 
     def _labelled(self, route: str, upstream: str, model: str | None, served: str | None, principal: str) -> Labels:
         label = self._model_label(model, served)
@@ -301,5 +305,5 @@ class Metering(Plugin[MeteringConfig]):
 
 
 def _metric(exchange: Exchange) -> str:
-    principal = exchange.get(PRINCIPAL, None)
+    principal: Principal | None = exchange.facts.get(PRINCIPAL)
     return "none" if principal is None else principal.metric

@@ -3,8 +3,8 @@
 A window is counted in slices: what was taken within a slice counts until the window has passed for the whole of it,
 so that never more than the limit is taken in any such span, and room comes back a sixtieth of it late at the most.
 
-Of each, `taken` is what counts, and `fresh` the part of it that goes with what is taken now: both are right `until`
-then, may be added to as long, and are right again after a `roll`. So who counts for every request has only to add.
+Of each, `taken` is what counts: it is right `until` then, may be added to and taken from as long, and is right again
+after a `roll`. So who counts for every request has only to add.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ SLICES = 60
 class Window:
     """What was taken in the last `seconds`."""
 
-    __slots__ = ("_ends", "_seconds", "_slices", "_width", "fresh", "taken", "until")
+    __slots__ = ("_before", "_ends", "_seconds", "_slices", "_width", "taken", "until")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._width = seconds / SLICES
         self._slices: deque[tuple[float, int]] = deque()  # those before: when each ends, its amount
+        self._before = 0  # their sum; all else that is taken is in the slice of now
         self._ends = self.until = -math.inf
-        self.taken = self.fresh = 0
+        self.taken = 0
 
     def roll(self, now: float) -> None:
         if now >= self._ends:
-            self._slices.append((self._ends, self.fresh))
+            self._slices.append((self._ends, self.taken - self._before))
             ends = (now // self._width + 1) * self._width
-            self._ends, self.fresh = ends if ends > now else ends + self._width, 0
+            self._ends, self._before = ends if ends > now else ends + self._width, self.taken
         while self._slices and self._slices[0][0] + self._seconds <= now:
-            self.taken -= self._slices.popleft()[1]
+            over = self._slices.popleft()[1]
+            self._before -= over
+            self.taken -= over
         self.until = min(self._ends, self._slices[0][0] + self._seconds) if self._slices else self._ends
 
     def used(self, now: float) -> int:
@@ -45,16 +48,13 @@ class Window:
         if now >= self.until:
             self.roll(now)
         self.taken += amount
-        self.fresh += amount
 
     def correct(self, at: float, now: float, more: int) -> None:
         """As if this had been known when it was taken, `at`; what has no place there any more counts from now on."""
         if now >= self.until:
             self.roll(now)
         if at >= self._ends - self._width:
-            more = max(more, -self.fresh)
-            self.fresh += more
-            self.taken += more
+            self.taken += max(more, self._before - self.taken)
         elif not self._has_corrected(at, more) and more > 0:
             self.add(now, more)
 
@@ -64,6 +64,7 @@ class Window:
             if ends - self._width <= at < ends:
                 more = max(more, -amount)
                 self._slices[place] = (ends, amount + more)
+                self._before += more
                 self.taken += more
                 return True
         return False
@@ -71,7 +72,7 @@ class Window:
     def seconds_until(self, most: int, now: float) -> float:
         """Until no more than `most` is used, if nothing else is taken."""
         over, free_at = self.used(now) - most, now
-        for ends, amount in (*self._slices, (self._ends, self.fresh)):
+        for ends, amount in (*self._slices, (self._ends, self.taken - self._before)):
             if over <= 0:
                 break
             if not amount:
@@ -88,12 +89,12 @@ class Window:
 class Total:
     """What was taken since the first time, until `seconds` after it."""
 
-    __slots__ = ("_seconds", "fresh", "taken", "until")
+    __slots__ = ("_seconds", "taken", "until")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.until = -math.inf
-        self.taken = self.fresh = 0
+        self.taken = 0
 
     def roll(self, now: float) -> None:
         self.taken, self.until = 0, now + self._seconds
@@ -122,12 +123,12 @@ class Total:
 class Slots:
     """What is taken now."""
 
-    __slots__ = ("fresh", "taken")
+    __slots__ = ("taken",)
 
     until = math.inf
 
     def __init__(self) -> None:
-        self.taken = self.fresh = 0
+        self.taken = 0
 
     def roll(self, now: float) -> None:
         """A slot has no time."""

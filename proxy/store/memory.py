@@ -13,7 +13,7 @@ from proxy.store.claims import Claim, Store, Taken
 from proxy.store.counts import Slots, Total, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from proxy.exchange import Exchange
 
@@ -46,26 +46,20 @@ class Memory(Store):
 
     @override
     def take_now(self, identity: str, claims: Sequence[Claim]) -> Taken:
-        now, fits = self.clock(), True
+        """Nearly all fit, so they are counted at once; where one does not, all are taken back."""
+        now = self.clock()
         if len(self._counts) >= self._sweep_at:
             self._sweep(now)
-        known = self._counts
-        counts, remaining = [], []
+        known, remaining = self._counts, []
         for claim in claims:
             _, subject, key, limit, amount, _, _ = claim
             count = known.get((subject, key)) or self._new(claim)
             if now >= count.until:
                 count.roll(now)
-            left = limit - amount - count.taken
-            if left < 0:
-                fits = False
-            counts.append((count, amount))
-            remaining.append(left)
-        if not fits:
-            return _refused(identity, claims, [count for count, _ in counts], now)
-        for count, amount in counts:
-            count.taken += amount
-            count.fresh += amount
+            count.taken = taken = count.taken + amount
+            remaining.append(limit - taken)
+        if remaining and min(remaining) < 0:
+            return self._refused(identity, claims, remaining, now)
         return Taken(identity, claims, remaining, now)
 
     def note(self, claims: Sequence[Claim]) -> float:
@@ -80,9 +74,11 @@ class Memory(Store):
         self.correct(taken.claims, taken.at, amounts)
 
     def correct(self, claims: Sequence[Claim], at: float, amounts: Sequence[int]) -> None:
+        now = self.clock()
         for claim, amount in zip(claims, amounts, strict=True):
-            if amount != claim.amount and claim.kind != "slot":
-                self._count(claim).correct(at, self.clock(), amount - claim.amount)
+            more = amount - claim.amount
+            if more and claim.kind != "slot":
+                self._count(claim).correct(at, now, more)
 
     @override
     def free(self, taken: Taken) -> None:
@@ -103,8 +99,11 @@ class Memory(Store):
         self.values.bound(values, size)
 
     @override
-    def find(self, key: str, exchange: Exchange) -> Awaitable[bytes | None] | bytes | None:
-        return self.values.get(key) if exchange.admission is None else self.get(key, exchange)
+    def find(self, key: str, exchange: Exchange) -> bytes | None:
+        """There is never anything to wait for here: what is claimed is taken at once, too."""
+        if exchange.admission is not None:
+            exchange.admission.decide(exchange)
+        return self.values.get(key)
 
     @override
     def look_up(self, key: str) -> Coroutine[Any, Any, bytes | None]:
@@ -129,6 +128,23 @@ class Memory(Store):
             count = Slots() if claim.kind == "slot" else Total(claim.seconds)
         self._counts[claim.subject, claim.key] = count
         return count
+
+    def _refused(self, identity: str, claims: Sequence[Claim], missing: Sequence[int], now: float) -> Taken:
+        """How the limits stand without the claims, and which of those that do not fit has to wait longest.
+
+        `missing`: below 0 for these.
+        """
+        counts = [self._count(claim) for claim in claims]
+        for claim, count in zip(claims, counts, strict=True):
+            count.taken -= claim.amount
+        waits = [
+            (count.seconds_until(claim.limit - claim.amount, now), -place)
+            for place, (claim, count) in enumerate(zip(claims, counts, strict=True))
+            if missing[place] < 0
+        ]
+        wait, place = max(waits)
+        remaining = [max(claim.limit - count.taken, 0) for claim, count in zip(claims, counts, strict=True)]
+        return Taken(identity, claims, remaining, now, refused=-place, wait=wait)
 
     def _sweep(self, now: float) -> None:
         """Let go of what is idle, and where that is not enough of what would be so first: a slot in use never is."""
@@ -182,19 +198,6 @@ class Values:
         found = self._kept.pop(key, None)
         if found is not None:
             self.size -= len(found[1])
-
-
-def _refused(identity: str, claims: Sequence[Claim], counts: Sequence[Count], now: float) -> Taken:
-    """How the limits stand without the claims, and which of those that do not fit has to wait longest."""
-    used = [count.used(now) for count in counts]
-    waits = [
-        (count.seconds_until(claim.limit - claim.amount, now), -place)
-        for place, (claim, count) in enumerate(zip(claims, counts, strict=True))
-        if used[place] + claim.amount > claim.limit
-    ]
-    wait, place = max(waits)
-    remaining = [max(claim.limit - part, 0) for claim, part in zip(claims, used, strict=True)]
-    return Taken(identity, claims, remaining, now, refused=-place, wait=wait)
 
 
 async def _known(value: bytes | None) -> bytes | None:

@@ -3,6 +3,7 @@
 import pytest
 
 from proxy import testing
+from proxy.errors import RateLimited
 from proxy.store.claims import Claim
 from proxy.store.memory import SWEEP_AT, Memory, Values
 from tests.store.house import SLOT, Clock, window
@@ -102,6 +103,12 @@ def test_keys_are_bounded_and_those_go_first_that_would_be_forgotten_first(clock
     assert store.take_now("b", [SLOT]).remaining == [1]
 
 
+def test_what_is_claimed_twice_at_once_has_to_fit_twice(clock):
+    store = Memory(clock)
+    assert store.take_now("a", [window(amount=6), window(amount=6)]).refused == 1
+    assert store.take_now("b", [window(amount=5), window(amount=5)]).remaining == [5, 0]
+
+
 def test_a_sweep_loses_nothing_of_what_is_being_claimed(clock):
     store = Memory(clock, max_counts=10)
     for number in range(100):
@@ -120,15 +127,16 @@ async def test_a_value_is_kept_for_its_time(clock):
     assert store.state()["values"] == 0
 
 
-async def test_a_value_is_found_at_once_where_nothing_is_claimed(clock):
+def test_a_value_is_found_at_once_and_what_is_claimed_is_taken_with_it(clock):
     store, asking = Memory(clock), testing.exchange()
     store.put("k", b"value", 10)
     assert (store.find("k", asking), store.find("other", asking)) == (b"value", None)
     grant = store.claim(asking, [window()], lambda *_: None)
-    finding = store.find("k", asking)
-    assert not isinstance(finding, bytes | None)
-    assert await finding == b"value"
+    assert store.find("k", asking) == b"value"
     assert grant.is_taken
+    store.claim(asking, [window(amount=10)], lambda *_: RateLimited("no"))
+    with pytest.raises(RateLimited):
+        store.find("k", asking)
 
 
 def test_values_that_nobody_has_asked_for_go_first(clock):
