@@ -18,7 +18,7 @@ from proxy.attempt import Attempt
 from proxy.balance import note_end
 from proxy.body import replace_multipart_field, replace_value
 from proxy.encoding import is_plain
-from proxy.errors import Outcome, OutOfTime, PassedOver, ProxyError, Unavailable, UpstreamTimeout
+from proxy.errors import OK, Outcome, OutOfTime, PassedOver, ProxyError, Unavailable, UpstreamTimeout
 from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response, outcome_of
 from proxy.preview import looked_at, serves_at_once
 from proxy.response import Response
@@ -200,7 +200,7 @@ class Attempts:
         if attempt.is_over:
             return
         attempt.outcome = outcome
-        if attempt.fault is None and outcome is not Outcome.OK:
+        if attempt.fault is None and outcome is not OK:
             told = exchange.told
             attempt.fault = fault_of_end(outcome, exchange.error) if told is None else fault_in_band(told)
         if attempt.fault is not None and (exchange.response is None or attempt.continues):

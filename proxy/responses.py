@@ -13,7 +13,7 @@ from proxy.answer import Answer, InBandError, in_band_error
 from proxy.buffer import decoded_body, events_of, filtered_body
 from proxy.chain import mode_of
 from proxy.encoding import decoder_for, is_plain
-from proxy.errors import BadAnswer, Interrupted, Outcome, error_body
+from proxy.errors import OK, BadAnswer, Interrupted, Outcome, error_body
 from proxy.fault import fault_in_band, outcome_of
 from proxy.json_relay import JsonRelay
 from proxy.plugin import FailureMode
@@ -107,14 +107,14 @@ def _read_whole(exchange: Exchange, response: Response, body: bytes) -> Outcome:
     """What the core wants to know of a body that is held; raises BadAnswer where a stream is not whole."""
     if not response.is_event_stream:
         json_relay.read(exchange, response, body)
-        return Outcome.OK if exchange.told is None else outcome_of(fault_in_band(exchange.told))
+        return OK if exchange.told is None else outcome_of(fault_in_band(exchange.told))
     answer = _answer(exchange, response)
     for event in events_of(body):
         answer.see(event)
     answer.report(exchange)
     if answer.error is None and not answer.is_whole():
         raise BadAnswer("the upstream ended its answer before it was complete", code="upstream_stream_interrupted")
-    return Outcome.OK if answer.error is None else Outcome.STREAM_INTERRUPTED
+    return OK if answer.error is None else Outcome.STREAM_INTERRUPTED
 
 
 def _able(exchange: Exchange, response: Response, stages: list[Placed]) -> list[Placed]:
@@ -161,7 +161,7 @@ def _may_say_more(exchange: Exchange, response: Response, decoder: Decoder | Non
     incoming = response.incoming
     if isinstance(incoming, Incoming) and decoder is None and not exchange.chain.reads_usage:
         body = incoming.at_hand
-        if body is not None and b'"error"' not in body:
+        if body is not None and body.find(b'"error"') < 0:  # `in` on bytes first raises and drops a TypeError
             return False
     return incoming is not None and response.content_type.endswith(b"json")
 
@@ -263,7 +263,7 @@ def _way_lines(route: str, detour: str, upstream: str, attempts: int) -> bytes:
 
 def _outcome(exchange: Exchange, response: Response, relay: Pipe) -> Outcome:
     """How the exchange ended, seen from the app."""
-    if relay.outcome is not Outcome.OK:
+    if relay.outcome is not OK:
         return relay.outcome or Outcome.CLIENT_ABORT
     return _outcome_of(response) if exchange.told is None else outcome_of(fault_in_band(exchange.told))
 
@@ -273,7 +273,7 @@ def _outcome_of(response: Response) -> Outcome:
         return response.error.outcome
     if response.status >= 500:
         return Outcome.UPSTREAM_ERROR
-    return Outcome.CLIENT_ERROR if response.status >= 400 else Outcome.OK
+    return Outcome.CLIENT_ERROR if response.status >= 400 else OK
 
 
 def _without(fields: Fields, *names: bytes) -> Fields:
