@@ -47,15 +47,16 @@ class Upload(Protocol):
 class Request:
     """What the app asked for, as it came: `target` is path and query, never decoded. What goes up is the attempt's.
 
-    `endpoint` is what kind of request this is, from a closed set: `chat`, `embeddings`, … or `other`.
+    `endpoint` is what kind of request this is, from a closed set: `chat`, `embeddings`, … or `other`. `at_hand` is the
+    whole body where it has been read, else None.
     """
 
     __slots__ = (
-        "_body",
         "_json",
         "_on_wanted",
         "_upload",
         "asked_model",
+        "at_hand",
         "endpoint",
         "headers",
         "is_model_read",
@@ -94,7 +95,7 @@ class Request:
         self.is_model_read = False
         self.asked_model: str | None = None
         self.prompt_tokens: int | None = None
-        self._body = body if upload is None else None
+        self.at_hand = body if upload is None else None
         self._upload = upload
         self._json: Any = _UNREAD
         self._on_wanted: Callable[[], None] | None = None
@@ -116,12 +117,7 @@ class Request:
     @property
     def is_buffered(self) -> bool:
         """Whether the whole body is at hand, so that it can be sent more than once."""
-        return self._body is not None
-
-    @property
-    def at_hand(self) -> bytes | None:
-        """The whole body where it has been read, else None."""
-        return self._body
+        return self.at_hand is not None
 
     @property
     def content_type(self) -> str:
@@ -129,13 +125,13 @@ class Request:
 
     async def body(self) -> bytes:
         """The whole body, read on the first call; raises TooLarge."""
-        if self._body is None:
+        if self.at_hand is None:
             if self._on_wanted is not None:
                 self._on_wanted()
             began = time.monotonic()
-            self._body = b"".join([chunk async for chunk in self.upload()])
+            self.at_hand = b"".join([chunk async for chunk in self.upload()])
             self.waited += time.monotonic() - began
-        return self._body
+        return self.at_hand
 
     async def json(self) -> Any:
         """The body as JSON, parsed once and shared: do not change it, call `replace_body`. Raises ClientFault."""
@@ -148,7 +144,7 @@ class Request:
 
     def replace_body(self, body: bytes, *, model: str | None = None) -> None:
         """What goes up instead; `model` where it names another one than the app did."""
-        self._body = body
+        self.at_hand = body
         self._json = _UNREAD
         self.asked_model = self.prompt_tokens = None
         self.is_replaced = True
@@ -181,7 +177,7 @@ class Request:
         """The body as JSON, where it is at hand and is some, else None; as `json()`, parsed once and shared."""
         if self._json is _UNREAD:
             try:
-                self._json = orjson.loads(self._body or b"")
+                self._json = orjson.loads(self.at_hand or b"")
             except ValueError:
                 return None
         return self._json
