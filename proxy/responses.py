@@ -242,13 +242,12 @@ def _told(body: bytes) -> InBandError | None:
 
 def _own_lines(exchange: Exchange, *, has_id: bool) -> bytes:
     """Weir's own header fields; `x-request-id` only where the upstream sent none."""
-    identity = exchange.id.encode()
-    lines = b"x-weir-request-id: %b\r\n" % identity
+    lines = f"x-weir-request-id: {exchange.id}\r\n"
     if not has_id:
-        lines += b"x-request-id: %b\r\n" % identity
+        lines += f"x-request-id: {exchange.id}\r\n"
     served_by = exchange.served_by
     upstream = "" if served_by is None else served_by.target.upstream
-    return lines + _way_lines(exchange.route, exchange.detour, upstream, len(exchange.attempts))
+    return lines.encode() + _way_lines(exchange.route, exchange.detour, upstream, len(exchange.attempts))
 
 
 @lru_cache(_WAYS)
