@@ -194,6 +194,7 @@ class Connection(asyncio.Protocol):
     def rest(self, seconds: float) -> None:
         """Wait in the pool, `seconds` at most."""
         self.rests_for = seconds
+        self._final_deadline = math.inf
         self._enter("idle", seconds)
 
     # -- asyncio.Protocol
@@ -379,9 +380,7 @@ class Connection(asyncio.Protocol):
 
     def _enter(self, phase: _Phase, seconds: float) -> None:
         self._phase = phase
-        self._deadline = self.loop.time() + seconds
-        if phase != "idle":
-            self._deadline = min(self._deadline, self._final_deadline)
+        self._deadline = min(self.loop.time() + seconds, self._final_deadline)
         if self._deadline < self._timer_at:
             self._arm()
 
