@@ -58,6 +58,7 @@ class Request:
         "asked_model",
         "at_hand",
         "endpoint",
+        "expects_continue",
         "headers",
         "is_model_read",
         "is_replaced",
@@ -89,7 +90,7 @@ class Request:
         self.endpoint = endpoint_of(self.path)
         self.headers = headers
         self.spelled: Sequence[tuple[bytes, bytes]] = ()
-        self.is_replaced = self.is_upgrade = False
+        self.is_replaced = self.is_upgrade = self.expects_continue = False
         self.waited = 0.0
         self.model: str | None = None
         self.is_model_read = False
@@ -165,13 +166,9 @@ class Request:
         while source is not None and (chunk := await source.readany()):
             yield chunk
 
-    @property
-    def expects_continue(self) -> bool:
-        return self._on_wanted is not None
-
     def call_when_wanted(self, callback: Callable[[], None]) -> None:
         """`callback` runs when the body is wanted here: the time to ask an `Expect: 100-continue` client for it."""
-        self._on_wanted = callback
+        self._on_wanted, self.expects_continue = callback, True
 
     def glimpse(self) -> Any:
         """The body as JSON, where it is at hand and is some, else None; as `json()`, parsed once and shared."""

@@ -55,7 +55,9 @@ async def send(exchange: Exchange, response: Response, stages: list[Placed], dow
     _start(exchange, response, relay, downstream)
     pulse = _pulse(relay, heartbeat, downstream)
     try:
-        await _run(response, relay, downstream)
+        _run(response, relay, downstream)
+        if response.incoming is not None:
+            await response.incoming.over()
     finally:
         if pulse is not None:
             pulse.stop()
@@ -76,17 +78,15 @@ async def _join(exchange: Exchange, response: Response, incoming: Incoming, down
         exchange.outcome = tunnel.outcome or Outcome.CLIENT_ABORT
 
 
-async def _run(response: Response, relay: Pipe, downstream: Downstream) -> None:
+def _run(response: Response, relay: Pipe, downstream: Downstream) -> None:
     if response.incoming is not None:
         downstream.source = response.incoming
         response.incoming.attach(relay)
-        downstream.flush()
-        await response.incoming.over()
-        return
-    if response.body:
-        relay.feed(response.body)
-    if relay.outcome is None:
-        relay.end([])
+    else:
+        if response.body:
+            relay.feed(response.body)
+        if relay.outcome is None:
+            relay.end([])
     downstream.flush()
 
 
