@@ -370,7 +370,7 @@ def _refusal(raw: web.BaseRequest, request: Request, received: int, limit: int) 
     fault = target_fault(raw.raw_path) or host_fault(tuple(headers.getall("host", ())))
     if fault is not None:
         return ClientFault(fault, code="bad_target")
-    if max(int(headers.get("content-length", 0)), received) > limit:
+    if received > limit or int(headers.get("content-length", 0)) > limit:
         return _too_large(limit)
     return None
 

@@ -379,8 +379,10 @@ class Connection(asyncio.Protocol):
     # -- time
 
     def _enter(self, phase: _Phase, seconds: float) -> None:
+        deadline = self.loop.time() + seconds
         self._phase = phase
-        self._deadline = min(self.loop.time() + seconds, self._final_deadline)
+        final = self._final_deadline
+        self._deadline = deadline if deadline < final else final  # noqa: FURB136 - `min` costs a tuple and a call
         if self._deadline < self._timer_at:
             self._arm()
 
