@@ -18,7 +18,7 @@ from proxy.attempt import Attempt
 from proxy.balance import note_end
 from proxy.body import replace_multipart_field, replace_value
 from proxy.encoding import is_plain
-from proxy.errors import Outcome, OutOfTime, PassedOver, ProxyError, Unavailable, UpstreamTimeout
+from proxy.errors import OK, Outcome, OutOfTime, PassedOver, ProxyError, Unavailable, UpstreamTimeout
 from proxy.fault import Fault, Kind, fault_in_band, fault_of_end, fault_of_error, fault_of_response, outcome_of
 from proxy.preview import looked_at, serves_at_once
 from proxy.response import Response
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.downstream import Downstream
     from proxy.exchange import Exchange
     from proxy.metrics import Metrics
+    from proxy.queue import Queue
     from proxy.request import Request
     from proxy.routing import Route
     from proxy.upstream.incoming import Incoming
@@ -64,27 +65,29 @@ class Attempts:
 
     async def run(self, exchange: Exchange, route: Route, downstream: Downstream) -> Response:
         """The response of the first target that serves, or of the last that was tried; raises ProxyError."""
-        if not exchange.request.is_buffered:
+        if exchange.request.at_hand is None:
             wants_body = route.needs_body and exchange.request.generates
             await (exchange.request.body() if wants_body else _read_small(exchange.request))
         exchange.targets = route.ordered(exchange)
+        way = _Way(exchange, route, downstream)
         if route.queue is None or exchange.request.method != "POST":  # what only asks is no work for a GPU
-            return await self._answered(_Way(exchange, route, downstream))
-        try:
-            if await route.queue.turn(exchange):
-                exchange.targets = route.ordered(exchange)
-            return await self._answered(_Way(exchange, route, downstream))
-        finally:
-            route.queue.leave(exchange)
-
-    async def _answered(self, way: _Way) -> Response:
-        exchange = way.exchange
-        response = await self._served(way, await self._first(way))
+            response = await self._served(way, await self._first(way))
+        else:
+            response = await self._queued(way, route.queue)
         tries = exchange.attempts
         goes_on = tries and tries[-1].continues and _is_text_stream(response)
         if goes_on and can_be_continued(exchange.request.glimpse()):
             response.incoming = Splice(cast("Incoming", response.incoming), functools.partial(self._go_on, way))
         return response
+
+    async def _queued(self, way: _Way, queue: Queue) -> Response:
+        """The same, when its turn has come."""
+        try:
+            if await queue.turn(way.exchange):
+                way.exchange.targets = way.route.ordered(way.exchange)
+            return await self._served(way, await self._first(way))
+        finally:
+            queue.leave(way.exchange)
 
     async def _served(self, way: _Way, target: Target) -> Response:
         refusal: Response | None = None
@@ -200,7 +203,7 @@ class Attempts:
         if attempt.is_over:
             return
         attempt.outcome = outcome
-        if attempt.fault is None and outcome is not Outcome.OK:
+        if attempt.fault is None and outcome is not OK:
             told = exchange.told
             attempt.fault = fault_of_end(outcome, exchange.error) if told is None else fault_in_band(told)
         if attempt.fault is not None and (exchange.response is None or attempt.continues):

@@ -28,6 +28,10 @@ class Outcome(StrEnum):
     __hash__ = str.__hash__  # Enum's own is written in Python, and these are counted for every request
 
 
+OK = Outcome.OK
+"""Before Python 3.12 a look at a member of an Enum costs as much as a call, and this one is looked at all the time."""
+
+
 class ProxyError(Exception):
     """A request that Weir answers by itself, in OpenAI's error shape.
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 Fields = list[tuple[bytes, bytes]]
 """Header fields as they are on the wire, in order."""
@@ -48,15 +49,14 @@ _READABLE = (b"Accept-Encoding", b"identity")
 
 
 def upstream_fields(
-    fields: Iterable[tuple[bytes, bytes]], connection: Iterable[str], *, passthrough: bool, readable: bool = False
+    fields: Sequence[tuple[bytes, bytes]], connection: Iterable[str], *, passthrough: bool, readable: bool = False
 ) -> Fields:
     """What an upstream may see of a request's header; `passthrough` lets the caller's credential and cookies by.
 
     `connection` are the values of its Connection fields. `Host` is the upstream's own, set when the request is written.
     With `readable`, an answer is asked for that plugins can read.
     """
-    goes_up = _PREDICATES[passthrough, readable]
-    kept = [field for field in fields if goes_up(field[0])]
+    kept = _GO_UP[passthrough, readable].kept(fields)
     if readable:
         kept.append(_READABLE)
     named = connection_named(tuple(connection))
@@ -87,8 +87,7 @@ def _without_key(field: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
 
 def downstream_fields(fields: Fields, index: dict[bytes, bytes], *, passthrough: bool) -> Fields:
     """What the app may see of a response's header; `index` has it by lower-case names."""
-    stays = _returns_passthrough if passthrough else _returns
-    kept = [field for field in fields if stays(field[0])]
+    kept = _RETURN[passthrough].kept(fields)
     if b"connection" not in index:
         return kept
     values = tuple(value.decode("latin-1") for name, value in fields if name.lower() == b"connection")
@@ -130,13 +129,31 @@ def _accepts(name: bytes) -> bool:
     return name.lower() == b"accept-encoding"
 
 
-_PREDICATES = {
-    (False, False): _goes_up,
-    (True, False): _goes_up_passthrough,
-    (False, True): _goes_up_readable,
-    (True, True): _goes_up_readable_passthrough,
+class Sieve:
+    """Keeps the fields with the names that `stays` lets by; most headers have the same names as the one before."""
+
+    __slots__ = ("_names", "_stays", "_verdicts")
+
+    def __init__(self, stays: Callable[[bytes], bool]) -> None:
+        self._stays = stays
+        self._names: list[bytes] = []
+        self._verdicts: list[bool] = []
+
+    def kept(self, fields: Sequence[tuple[bytes, bytes]]) -> Fields:
+        names = [name for name, _ in fields]
+        if names != self._names:
+            self._names, self._verdicts = names, [self._stays(name) for name in names]
+        return list(compress(fields, self._verdicts))
+
+
+_GO_UP = {
+    (False, False): Sieve(_goes_up),
+    (True, False): Sieve(_goes_up_passthrough),
+    (False, True): Sieve(_goes_up_readable),
+    (True, True): Sieve(_goes_up_readable_passthrough),
 }
 """By `passthrough` and `readable`."""
+_RETURN = {False: Sieve(_returns), True: Sieve(_returns_passthrough)}
 
 
 @lru_cache(_NAMES)

@@ -80,6 +80,11 @@ def _entry(exchange: Exchange) -> dict[str, Any]:
         "outcome": exchange.outcome,
         "error": error.error_code if error else None,
         "bytes": exchange.response_bytes,
-        "duration_ms": round((exchange.ended - exchange.started) * 1000, 2),
-        "ttft_ms": None if token is None else round((token - exchange.started) * 1000, 2),
+        "duration_ms": _ms(exchange.ended - exchange.started),
+        "ttft_ms": None if token is None else _ms(token - exchange.started),
     }
+
+
+def _ms(seconds: float) -> float:
+    """To two decimals; `round(x, 2)` would go by way of text."""
+    return round(seconds * 100_000) / 100

@@ -89,8 +89,7 @@ class Metrics:
         self._overhead.observe((route,), _overhead(exchange))
         if exchange.route:
             self._in_flight.values[(route,)] -= 1
-        attempt = exchange.served_by
-        if exchange.first_token_at is not None and attempt is not None:
+        if exchange.first_token_at is not None and (attempt := exchange.served_by) is not None:
             took = exchange.first_token_at - attempt.started
             self._first_token.observe((attempt.target.upstream, self._model(exchange, attempt)), took)
 

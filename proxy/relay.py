@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from proxy.encoding import Unreadable
-from proxy.errors import DownstreamStalled, Interrupted, Outcome, ProxyError, error_body
+from proxy.errors import OK, DownstreamStalled, Interrupted, Outcome, ProxyError, error_body
 from proxy.sse import Event, Reader
 from proxy.stages import EventFilter, EventTap, Tap
 
@@ -48,7 +48,7 @@ class Pipe:
 
     def end(self, trailers: Fields) -> None:
         self.downstream.end(trailers)
-        self.outcome = Outcome.OK
+        self.outcome = OK
 
     def fail(self, error: ProxyError) -> None:
         self.exchange.error = error
@@ -158,7 +158,7 @@ class StreamRelay(TapRelay):
             self.outcome = Outcome.STREAM_INTERRUPTED
             self._end(trailers)
         elif error is None and self._answer.is_whole():
-            self.outcome = Outcome.OK
+            self.outcome = OK
             self._end(trailers)
         else:
             what = error.message if error else f"{self._upstream()} ended its answer before it was complete"
@@ -172,7 +172,7 @@ class StreamRelay(TapRelay):
         if isinstance(error, DownstreamStalled):
             super().fail(error)
         elif self._answer.has_ended() and self._answer.error is None:
-            self.outcome = Outcome.OK
+            self.outcome = OK
             self._end([])
         else:
             self._break(error, tail)
@@ -313,7 +313,7 @@ class EventRelay(StreamRelay):
 
     @override
     def _end(self, trailers: Fields) -> None:
-        if self._finish(self.outcome or Outcome.OK):
+        if self._finish(self.outcome or OK):
             super()._end(trailers)
 
     @override

@@ -61,17 +61,19 @@ class Upload(Protocol):
 class Request:
     """What the app asked for, as it came: `target` is path and query, never decoded. What goes up is the attempt's.
 
-    `endpoint` is what kind of request this is, from a closed set: `chat`, `embeddings`, … or `other`.
+    `endpoint` is what kind of request this is, from a closed set: `chat`, `embeddings`, … or `other`. `at_hand` is the
+    whole body where it has been read, else None.
     """
 
     __slots__ = (
-        "_body",
         "_fault",
         "_json",
         "_on_wanted",
         "_upload",
         "asked_model",
+        "at_hand",
         "endpoint",
+        "expects_continue",
         "headers",
         "is_model_read",
         "is_replaced",
@@ -103,13 +105,13 @@ class Request:
         self.endpoint = endpoint_of(self.path)
         self.headers = headers
         self.spelled: Sequence[tuple[bytes, bytes]] = ()
-        self.is_replaced = self.is_upgrade = False
+        self.is_replaced = self.is_upgrade = self.expects_continue = False
         self.waited = 0.0
         self.model: str | None = None
         self.is_model_read = False
         self.asked_model: str | None = None
         self.prompt_tokens: int | None = None
-        self._body = body if upload is None else None
+        self.at_hand = body if upload is None else None
         self._upload = upload
         self._fault: ClientFault | None = None
         self._json: Any = _UNREAD
@@ -132,12 +134,7 @@ class Request:
     @property
     def is_buffered(self) -> bool:
         """Whether the whole body is at hand, so that it can be sent more than once."""
-        return self._body is not None
-
-    @property
-    def at_hand(self) -> bytes | None:
-        """The whole body where it has been read, else None."""
-        return self._body
+        return self.at_hand is not None
 
     @property
     def content_type(self) -> str:
@@ -147,17 +144,17 @@ class Request:
         """The whole body, read on the first call; raises TooLarge and UploadStalled."""
         if self._fault is not None:  # what came of it is gone
             raise self._fault
-        if self._body is None:
+        if self.at_hand is None:
             if self._on_wanted is not None:
                 self._on_wanted()
             began = time.monotonic()
             try:
-                self._body = await self._whole()
+                self.at_hand = await self._whole()
             except ClientFault as fault:
                 self._fault = fault
                 raise
             self.waited += time.monotonic() - began
-        return self._body
+        return self.at_hand
 
     async def _whole(self) -> bytes:
         chunks, now = [], asyncio.get_running_loop().time
@@ -184,7 +181,7 @@ class Request:
 
     def replace_body(self, body: bytes, *, model: str | None = None) -> None:
         """What goes up instead; `model` where it names another one than the app did."""
-        self._body = body
+        self.at_hand = body
         self._json = _UNREAD
         self.asked_model = self.prompt_tokens = None
         self.is_replaced = True
@@ -205,19 +202,15 @@ class Request:
         while source is not None and (chunk := await source.readany()):
             yield chunk
 
-    @property
-    def expects_continue(self) -> bool:
-        return self._on_wanted is not None
-
     def call_when_wanted(self, callback: Callable[[], None]) -> None:
         """`callback` runs when the body is wanted here: the time to ask an `Expect: 100-continue` client for it."""
-        self._on_wanted = callback
+        self._on_wanted, self.expects_continue = callback, True
 
     def glimpse(self) -> Any:
         """The body as JSON, where it is at hand and is some, else None; as `json()`, parsed once and shared."""
         if self._json is _UNREAD:
             try:
-                self._json = orjson.loads(self._body or b"")
+                self._json = orjson.loads(self.at_hand or b"")
             except ValueError:
                 return None
         return self._json

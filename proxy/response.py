@@ -77,7 +77,7 @@ class Response:
 
     def field(self, name: bytes) -> bytes:
         """The value of that (lower-case) name, or nothing, without decoding the header."""
-        if name in self._lines:
+        if self._lines and name in self._lines:
             self.fields()
         if self._headers is not None or self._index is None:
             self._index = {key.lower(): value for key, value in self._read()}

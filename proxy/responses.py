@@ -13,7 +13,7 @@ from proxy.answer import Answer, InBandError, in_band_error
 from proxy.buffer import decoded_body, events_of, filtered_body
 from proxy.chain import mode_of
 from proxy.encoding import decoder_for, is_plain
-from proxy.errors import BadAnswer, Interrupted, Outcome, error_body
+from proxy.errors import OK, BadAnswer, Interrupted, Outcome, error_body
 from proxy.fault import fault_in_band, outcome_of
 from proxy.json_relay import JsonRelay
 from proxy.plugin import FailureMode
@@ -55,7 +55,9 @@ async def send(exchange: Exchange, response: Response, stages: list[Placed], dow
     _start(exchange, response, relay, downstream)
     pulse = _pulse(relay, heartbeat, downstream)
     try:
-        await _run(response, relay, downstream)
+        _run(response, relay, downstream)
+        if response.incoming is not None:
+            await response.incoming.over()
     finally:
         if pulse is not None:
             pulse.stop()
@@ -76,17 +78,15 @@ async def _join(exchange: Exchange, response: Response, incoming: Incoming, down
         exchange.outcome = tunnel.outcome or Outcome.CLIENT_ABORT
 
 
-async def _run(response: Response, relay: Pipe, downstream: Downstream) -> None:
+def _run(response: Response, relay: Pipe, downstream: Downstream) -> None:
     if response.incoming is not None:
         downstream.source = response.incoming
         response.incoming.attach(relay)
-        downstream.flush()
-        await response.incoming.over()
-        return
-    if response.body:
-        relay.feed(response.body)
-    if relay.outcome is None:
-        relay.end([])
+    else:
+        if response.body:
+            relay.feed(response.body)
+        if relay.outcome is None:
+            relay.end([])
     downstream.flush()
 
 
@@ -107,14 +107,14 @@ def _read_whole(exchange: Exchange, response: Response, body: bytes) -> Outcome:
     """What the core wants to know of a body that is held; raises BadAnswer where a stream is not whole."""
     if not response.is_event_stream:
         json_relay.read(exchange, response, body)
-        return Outcome.OK if exchange.told is None else outcome_of(fault_in_band(exchange.told))
+        return OK if exchange.told is None else outcome_of(fault_in_band(exchange.told))
     answer = _answer(exchange, response)
     for event in events_of(body):
         answer.see(event)
     answer.report(exchange)
     if answer.error is None and not answer.is_whole():
         raise BadAnswer("the upstream ended its answer before it was complete", code="upstream_stream_interrupted")
-    return Outcome.OK if answer.error is None else Outcome.STREAM_INTERRUPTED
+    return OK if answer.error is None else Outcome.STREAM_INTERRUPTED
 
 
 def _able(exchange: Exchange, response: Response, stages: list[Placed]) -> list[Placed]:
@@ -161,7 +161,7 @@ def _may_say_more(exchange: Exchange, response: Response, decoder: Decoder | Non
     incoming = response.incoming
     if isinstance(incoming, Incoming) and decoder is None and not exchange.chain.reads_usage:
         body = incoming.at_hand
-        if body is not None and b'"error"' not in body:
+        if body is not None and body.find(b'"error"') < 0:  # `in` on bytes first raises and drops a TypeError
             return False
     return incoming is not None and response.content_type.endswith(b"json")
 
@@ -242,13 +242,12 @@ def _told(body: bytes) -> InBandError | None:
 
 def _own_lines(exchange: Exchange, *, has_id: bool) -> bytes:
     """Weir's own header fields; `x-request-id` only where the upstream sent none."""
-    identity = exchange.id.encode()
-    lines = b"x-weir-request-id: %b\r\n" % identity
+    lines = f"x-weir-request-id: {exchange.id}\r\n"
     if not has_id:
-        lines += b"x-request-id: %b\r\n" % identity
+        lines += f"x-request-id: {exchange.id}\r\n"
     served_by = exchange.served_by
     upstream = "" if served_by is None else served_by.target.upstream
-    return lines + _way_lines(exchange.route, exchange.detour, upstream, len(exchange.attempts))
+    return lines.encode() + _way_lines(exchange.route, exchange.detour, upstream, len(exchange.attempts))
 
 
 @lru_cache(_WAYS)
@@ -263,7 +262,7 @@ def _way_lines(route: str, detour: str, upstream: str, attempts: int) -> bytes:
 
 def _outcome(exchange: Exchange, response: Response, relay: Pipe) -> Outcome:
     """How the exchange ended, seen from the app."""
-    if relay.outcome is not Outcome.OK:
+    if relay.outcome is not OK:
         return relay.outcome or Outcome.CLIENT_ABORT
     return _outcome_of(response) if exchange.told is None else outcome_of(fault_in_band(exchange.told))
 
@@ -273,7 +272,7 @@ def _outcome_of(response: Response) -> Outcome:
         return response.error.outcome
     if response.status >= 500:
         return Outcome.UPSTREAM_ERROR
-    return Outcome.CLIENT_ERROR if response.status >= 400 else Outcome.OK
+    return Outcome.CLIENT_ERROR if response.status >= 400 else OK
 
 
 def _without(fields: Fields, *names: bytes) -> Fields:

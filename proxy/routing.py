@@ -37,10 +37,7 @@ class Rule:
         self._path = None if match.path is None else path_glob(match.path)
         self._model = None if match.model is None else glob(match.model)
         self._headers = [(name, glob(pattern)) for name, pattern in match.header.items()]
-
-    @property
-    def asks_model(self) -> bool:
-        return self._model is not None
+        self.asks_model = self._model is not None
 
     def matches_head(self, request: Request) -> bool:
         if self._path is not None and not self._path(request.path):

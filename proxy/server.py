@@ -55,6 +55,8 @@ NEVER_FORWARDED = frozenset({"CONNECT", "TRACE", "TRACK"})
 """They ask for a tunnel, or for the request as the upstream got it, our credential included."""
 
 _NO_HEADER: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+_VERSIONS = (aiohttp.HttpVersion11, aiohttp.HttpVersion10)
+
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.~!$&'()*+,;=%-]*)(?::\d*)?")
 
 
@@ -87,27 +89,27 @@ class Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         return Edge(self, loop=self._loop, **self._kwargs)
 
-    async def _handle(self, raw: web.BaseRequest) -> Written:
+    def _handle(self, raw: web.BaseRequest) -> Awaitable[Written]:
+        edge, content = cast("Edge", raw.protocol), raw.content
         downstream = _downstream(raw, keep_alive=raw.keep_alive and not self.is_draining)
-        request = _request(raw, self.max_request_bytes, downstream)
+        request = _request(raw, content, self.max_request_bytes, downstream)
         exchange = Exchange(new_id(), request)
-        exchange.error = _refusal(raw, self.max_request_bytes)
+        exchange.error = _refusal(raw, request, content.total_bytes, self.max_request_bytes)
         if exchange.error is not None:
             downstream.keep_alive = False
-        edge = cast("Edge", raw.protocol)
-        edge.begin(exchange, downstream, raw.content)
+        edge.begin(exchange, downstream, content)
         if "upgrade" in request.headers and _may_switch(raw, request) and edge.is_switched:
             request.is_upgrade, downstream.app = True, edge
-        return await self._answer(exchange, downstream, edge)
+        return self._answer(exchange, downstream, edge)
 
-    async def refuse(self, raw: web.BaseRequest) -> Written:
+    def refuse(self, raw: web.BaseRequest) -> Awaitable[Written]:
         """What aiohttp cannot parse is an exchange too, counted and logged, but it has no target."""
         downstream = _downstream(raw, keep_alive=False)
         exchange = Exchange(new_id(), Request(raw.method, "", _NO_HEADER))
         exchange.error = ClientFault(_UNREADABLE, code="bad_http")
         edge = cast("Edge", raw.protocol)
         edge.begin(exchange, downstream, None)
-        return await self._answer(exchange, downstream, edge)
+        return self._answer(exchange, downstream, edge)
 
     async def _answer(self, exchange: Exchange, downstream: Downstream, edge: Edge) -> Written:
         self.in_flight += 1
@@ -344,7 +346,7 @@ class Payload:
 
 def new_id() -> str:
     """Unique, not secret: a cheap generator will do."""
-    return f"req_{random.getrandbits(96):024x}"
+    return f"req_{random.getrandbits(96).to_bytes(12).hex()}"
 
 
 def _downstream(raw: web.BaseRequest, *, keep_alive: bool) -> Downstream:
@@ -352,16 +354,12 @@ def _downstream(raw: web.BaseRequest, *, keep_alive: bool) -> Downstream:
     return Downstream(transport, raw.method, is_http11=raw.version >= aiohttp.HttpVersion11, keep_alive=keep_alive)
 
 
-def _request(raw: web.BaseRequest, limit: int, downstream: Downstream) -> Request:
-    content, headers, target = raw.content, raw.headers, origin_form(raw.raw_path)
-    if content.is_eof():
-        body = content.read_nowait() if content.total_bytes else b""
-        request = Request(raw.method, target, headers, body=body)
-        request.spelled = raw.raw_headers
-        return request
-    request = Request(raw.method, target, headers, upload=Payload(content, limit, downstream))
+def _request(raw: web.BaseRequest, content: aiohttp.StreamReader, limit: int, downstream: Downstream) -> Request:
+    upload = None if content.is_eof() else Payload(content, limit, downstream)
+    body = content.read_nowait() if upload is None and content.total_bytes else b""
+    request = Request(raw.method, origin_form(raw.raw_path), raw.headers, body=body, upload=upload)
     request.spelled = raw.raw_headers
-    if "expect" in headers:
+    if upload is not None and "expect" in request.headers:
         request.call_when_wanted(downstream.ask_for_body)
     return request
 
@@ -381,19 +379,20 @@ def origin_form(target: str) -> str:
     return target
 
 
-def _refusal(raw: web.BaseRequest, limit: int) -> ClientFault | None:
-    """What may not pass: decided on the bytes that would be forwarded."""
-    if not aiohttp.HttpVersion10 <= raw.version <= aiohttp.HttpVersion11:
+def _refusal(raw: web.BaseRequest, request: Request, received: int, limit: int) -> ClientFault | None:
+    """What may not pass: decided on the bytes that would be forwarded; `received` are those of the body so far."""
+    version, headers = raw.version, request.headers
+    if version not in _VERSIONS:
         return ClientFault("this is not HTTP/1.1", code="bad_http")
-    coding = raw.headers.get("transfer-encoding")
-    if coding is not None and (raw.version < aiohttp.HttpVersion11 or coding.strip().lower() != "chunked"):
+    coding = headers.get("transfer-encoding")
+    if coding is not None and (version < aiohttp.HttpVersion11 or coding.strip().lower() != "chunked"):
         return ClientFault("the only transfer coding is `chunked`, and of HTTP/1.1", code="bad_http")
-    if raw.method in NEVER_FORWARDED:
-        return ClientFault(f"{raw.method} is not served here", code="bad_method")
-    fault = target_fault(raw.raw_path) or host_fault(tuple(raw.headers.getall("host", ())))
+    if request.method in NEVER_FORWARDED:
+        return ClientFault(f"{request.method} is not served here", code="bad_method")
+    fault = target_fault(raw.raw_path) or host_fault(tuple(headers.getall("host", ())))
     if fault is not None:
         return ClientFault(fault, code="bad_target")
-    if max(int(raw.headers.get("content-length", 0)), raw.content.total_bytes) > limit:
+    if received > limit or int(headers.get("content-length", 0)) > limit:
         return _too_large(limit)
     return None
 

@@ -72,6 +72,12 @@ def test_what_is_said_to_the_ledger_alone_stays_here():
         ]
 
 
+def test_each_header_is_judged_by_its_own_names():
+    tag, cookie = ("X-Tag", "1"), ("Cookie", "1")
+    for fields in [[tag, cookie], [cookie, tag], [tag], [tag, cookie], [tag, cookie, tag]]:
+        assert going_up(fields) == [field for field in fields if field is tag]
+
+
 def test_names_go_up_as_the_app_spelled_them():
     spelled = [(b"cOnTent-type", b"a/b"), (b"x-TAG", b"Gr\xfc\xdfe"), (b"COOKIE", b"a=1")]
     assert upstream_fields(spelled, (), passthrough=False) == spelled[:2]

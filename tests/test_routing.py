@@ -37,7 +37,7 @@ def asked(target=CHAT, *, method="POST", body=b"{}", **headers):
 
 def unread(target=CHAT):
     request = asked(target)
-    request._body, request._upload = None, Untouchable()
+    request.at_hand, request._upload = None, Untouchable()
     return request
 
 

@@ -11,8 +11,7 @@ import math
 import os
 import select
 import time
-from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import httptools
 from typing_extensions import override
@@ -53,11 +52,8 @@ class Limits(NamedTuple):
     is_cut: bool = False
 
 
-class _Phase(Enum):
-    IDLE = auto()
-    UPLOAD = auto()
-    WAIT = auto()
-    BODY = auto()
+_Phase = Literal["idle", "upload", "wait", "body"]
+"""Words, since before Python 3.12 a look at a member of an Enum costs as much as a call."""
 
 
 class Connection(asyncio.Protocol):
@@ -105,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._reason = b""
         self._method = ""
         self._limits = Limits()
-        self._phase = _Phase.IDLE
+        self._phase: _Phase = "idle"
         self._deadline = self._final_deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -138,7 +134,7 @@ class Connection(asyncio.Protocol):
         self._keep = self._close_delimited = False
         self._uploading = more
         self._final_deadline = self.loop.time() + limits.total
-        self._enter(_Phase.UPLOAD if more else _Phase.WAIT, limits.idle if more else limits.first_byte)
+        self._enter("upload" if more else "wait", limits.idle if more else limits.first_byte)
         assert self._transport is not None
         self._transport.write(data)
         return incoming
@@ -148,15 +144,15 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._incoming is None:
             return
         self._transport.write(data)
-        if self._phase is _Phase.UPLOAD:
-            self._enter(_Phase.UPLOAD, self._limits.idle)
+        if self._phase == "upload":
+            self._enter("upload", self._limits.idle)
         if self._writable is not None:
             await self._writable
 
     def end_upload(self) -> None:
         self._uploading = False
-        if self._phase is _Phase.UPLOAD:
-            self._enter(_Phase.WAIT, self._limits.first_byte)
+        if self._phase == "upload":
+            self._enter("wait", self._limits.first_byte)
 
     def abort(self) -> None:
         """Drop the socket at once: the upstream learns within a round trip that nobody waits."""
@@ -185,8 +181,8 @@ class Connection(asyncio.Protocol):
         if not self._is_reading and self._transport is not None and not self._transport.is_closing():
             self._is_reading = True
             self._transport.resume_reading()
-            if self._phase is _Phase.BODY:
-                self._enter(_Phase.BODY, self._limits.idle)
+            if self._phase == "body":
+                self._enter("body", self._limits.idle)
 
     def switch(self, peer: Peer) -> Switched:
         """After a 101: bytes go to `peer` as they come. The connection still counts here until it is lost."""
@@ -198,7 +194,8 @@ class Connection(asyncio.Protocol):
     def rest(self, seconds: float) -> None:
         """Wait in the pool, `seconds` at most."""
         self.rests_for = seconds
-        self._enter(_Phase.IDLE, seconds)
+        self._final_deadline = math.inf
+        self._enter("idle", seconds)
 
     # -- asyncio.Protocol
 
@@ -216,7 +213,7 @@ class Connection(asyncio.Protocol):
             incoming.chunks.append(data)
             incoming.deliver()
             return
-        if self._phase is _Phase.BODY:
+        if self._phase == "body":
             self._heard_at = self.loop.time()
         elif self._is_too_long(data):
             return
@@ -275,7 +272,7 @@ class Connection(asyncio.Protocol):
             return
         incoming.head_at = time.monotonic()
         fields, self._fields = self._fields, incoming.trailers
-        self._enter(_Phase.BODY, self._limits.idle)
+        self._enter("body", self._limits.idle)
         index = {name.lower(): value for name, value in fields}
         self._note_framing(status, index)
         incoming.begin(status, self._reason, fields, index)
@@ -310,7 +307,7 @@ class Connection(asyncio.Protocol):
             return
         incoming.head_at = time.monotonic()
         self._limits = Limits()
-        self._enter(_Phase.BODY, math.inf)
+        self._enter("body", math.inf)
         incoming.begin(101, self._reason, fields, index)
 
     def _leave_http(self, incoming: Incoming, rest: bytes) -> None:
@@ -382,10 +379,10 @@ class Connection(asyncio.Protocol):
     # -- time
 
     def _enter(self, phase: _Phase, seconds: float) -> None:
+        deadline = self.loop.time() + seconds
         self._phase = phase
-        self._deadline = self.loop.time() + seconds
-        if phase is not _Phase.IDLE:
-            self._deadline = min(self._deadline, self._final_deadline)
+        final = self._final_deadline
+        self._deadline = deadline if deadline < final else final  # noqa: FURB136 - `min` costs a tuple and a call
         if self._deadline < self._timer_at:
             self._arm()
 
@@ -397,7 +394,7 @@ class Connection(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, math.inf
-        if self._phase is _Phase.BODY:
+        if self._phase == "body":
             idle_until = self._heard_at + self._limits.idle
             self._deadline = min(max(self._deadline, idle_until), self._final_deadline)
         if self.loop.time() + 0.001 < self._deadline:
@@ -411,16 +408,16 @@ class Connection(asyncio.Protocol):
 
     def _expired(self) -> ProxyError:
         upstream = f"upstream '{self.name}'"
-        if self._phase is _Phase.UPLOAD and self._writable is None:
+        if self._phase == "upload" and self._writable is None:
             return UploadStalled("the request's body stopped coming")
         if self._deadline == self._final_deadline:
-            kind = Interrupted if self._phase is _Phase.BODY else UpstreamTimeout
+            kind = Interrupted if self._phase == "body" else UpstreamTimeout
             return kind(f"{upstream} did not finish within its total time limit", code="upstream_timeout")
-        if self._phase is _Phase.BODY and not self._is_reading:
+        if self._phase == "body" and not self._is_reading:
             return DownstreamStalled("the client stopped reading its answer")
-        if self._phase is _Phase.BODY:
+        if self._phase == "body":
             return Interrupted(f"{upstream} fell silent in the middle of its answer", code="upstream_timeout")
-        if self._phase is _Phase.UPLOAD:
+        if self._phase == "upload":
             return UpstreamTimeout(f"the request's body stopped flowing to {upstream}")
         if self._limits.is_cut:
             return OutOfTime(f"{upstream} did not begin to answer before the request's deadline")

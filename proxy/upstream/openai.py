@@ -66,7 +66,7 @@ class OpenAI:
         self._passthrough = settings.auth == "passthrough"
         self._base = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
         self._origin = _origin(settings)
-        self._host = self._origin.authority
+        self._host = b"Host: " + self._origin.authority.encode()
         self._limits = _limits(settings.timeouts)
         rest = REST_TLS if self._origin.tls else REST_PLAIN
         self._dialer = Dialer(name, self._origin)
@@ -178,7 +178,7 @@ class OpenAI:
         """The answer's head to such a GET. On another `port` it goes without our credential. Raises ProxyError."""
         target, credential = (self.locate(path), self.credential) if port is None else (path, None)
         target = credential.signed(target) if credential is not None and credential.is_in_query else target
-        lines = [f"GET {target} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\nConnection: close".encode()]
+        lines = [f"GET {target} HTTP/1.1".encode(), self._host, b"Accept: */*", b"Connection: close"]
         if credential is not None:
             lines += map(b": ".join, self._own)
             lines += [b": ".join(credential.field)] if credential.field is not None else []
@@ -239,14 +239,14 @@ class OpenAI:
 
     def _written(self, request: Request, attempt: Attempt) -> bytes:
         """The request as bytes: its head, and its body where that is at hand."""
-        start = f"{request.method} {self._target(request, attempt)} HTTP/1.1\r\nHost: {self._host}"
-        lines = [start.encode("utf-8", "surrogateescape"), *map(b": ".join, attempt.fields())]
+        start = f"{request.method} {self._target(request, attempt)} HTTP/1.1"
+        lines = [start.encode("utf-8", "surrogateescape"), self._host, *map(b": ".join, attempt.fields())]
         is_chunked = _is_chunked(attempt, request)
         if is_chunked:
             lines.append(b"Transfer-Encoding: chunked")
-        head = b"\r\n".join(lines) + b"\r\n\r\n"
-        if not head.count(b"\n") == head.count(b"\r") == len(lines) + 2:
+        if (unbroken := b"".join(lines)).find(b"\n") >= 0 or unbroken.find(b"\r") >= 0:
             raise PluginFailed("a plugin put a line break into a request header")
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
         if attempt.body is None:
             return head
         if is_chunked:
