@@ -12,7 +12,6 @@ import logging
 import os
 import pathlib
 import select
-import sys
 from collections import deque
 from typing import BinaryIO
 
@@ -106,7 +105,7 @@ class Lines:
 
 def standard_output() -> Lines:
     """Unbuffered: a buffer does not say how much of a failed write was taken."""
-    return Lines(io.FileIO(sys.stdout.fileno(), "w", closefd=False))
+    return Lines(io.FileIO(1, "w", closefd=False))
 
 
 class _Stream:
