@@ -189,7 +189,9 @@ class Weir:
     # -- the end
 
     def readiness(self) -> str:
-        return "draining" if self.server.is_draining else ""
+        if self.server.is_draining:
+            return "draining"
+        return "" if self.doors else "starting"
 
     def begin_drain(self) -> None:
         """Drain, and go on: the process is ended by a signal."""

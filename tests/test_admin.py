@@ -6,7 +6,7 @@ import contextlib
 import orjson
 import pytest
 
-from proxy import testing
+from proxy import app, testing
 from proxy.plugin import Plugin, PluginConfig
 from tests import wire
 
@@ -46,6 +46,19 @@ async def test_alive_and_ready(path):
     async with house() as (_, weir):
         answer = await admin(weir, path)
     assert (answer.status, answer.body) == (200, b"ok\n")
+
+
+async def test_weir_is_not_ready_before_apps_can_connect(monkeypatch):
+    told = []
+
+    async def late(weir, address, stack, serve=app._serve):
+        told.append(await admin(weir, "/readyz"))
+        return await serve(weir, address, stack)
+
+    monkeypatch.setattr(app, "_serve", late)
+    async with house() as (_, weir):
+        told.append(await admin(weir, "/readyz"))
+    assert [(answer.status, answer.body) for answer in told] == [(503, b"starting\n"), (200, b"ok\n")]
 
 
 async def test_a_draining_weir_is_alive_and_not_ready():

@@ -243,7 +243,7 @@ async def test_what_the_app_says_behind_its_handshake_is_not_lost():
     said = b"".join(SAID_UP)
     async with upstream(accepts) as double, weir(double.url) as proxy, wire.connected(proxy.url) as client:
         await client.send(handshake() + said[:100])
-        await wire.until(lambda: double.wires)
+        await wire.until(lambda: double.requests)
         await client.send(said[100:])
         assert await double.wires[0].reader.readexactly(len(said)) == said
         double.wires[0].close()

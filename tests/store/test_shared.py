@@ -208,6 +208,7 @@ async def test_afterwards_redis_knows_what_was_used_meanwhile(redis):
         redis.thaw()
         for store in stores:
             await wire.until(lambda store=store: store.state()["up"] and not store.state()["owed"])
+            await store._link.servers.drain()
         assert await remains(redis, store, claim) == 1000 - 2 * 5 * 20
 
 
