@@ -92,7 +92,10 @@ def _with_placeholders(base: Reading, table: Table) -> Reading:
         return _joined(marks, found) if marks else found
 
     def opening(text: str) -> int:
-        return grammar.opening(text, base.opening(text))
+        at = base.opening(text)
+        while (start := grammar.opening(text, at)) < at:
+            at = base.opening(text[:start])  # nor is there a cut within the word that it begins in
+        return at
 
     return base._replace(find=find, opening=opening)
 

@@ -32,6 +32,7 @@ from tests.plugins.pii.conversation import (
 
 @given(prose(), SIZES)
 @example("\\\\<EMAIL\\_38rv\\>", [1])
+@example("<CREDIT_CARD_4vr5>&CREDIT_CARD_4vr5EMAIL\\_38rv<EMAIL_38rv>", [1])
 def test_streamed_is_whole(text: str, sizes: list[int]):
     made = answers(known())
     assert said(streamed(made, chats(cut(text, sizes)))) == revised(made.sight, text, is_json=False)
