@@ -278,7 +278,7 @@ async def test_a_dropped_connection_makes_room() -> None:
 async def test_who_waits_too_long_is_told_that_all_are_in_use() -> None:
     async with (
         serving(silent) as server,
-        opened(server.url, max_connections=1, timeouts={"connect": "100ms"}) as upstream,
+        opened(server.url, max_connections=1, timeouts={"connect": "500ms"}) as upstream,
     ):
         busy = asyncio.ensure_future(ask(upstream))
         await until(lambda: server.heads)
